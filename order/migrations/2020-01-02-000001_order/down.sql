@@ -1,0 +1,2 @@
+DROP TABLE returns;
+DROP TABLE orders;

@@ -1,0 +1,18 @@
+//! HTTP in, HTTP out: every route is in this list.
+
+mod orders;
+mod warranty;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::App;
+
+/// All routes, without their state.
+pub fn table() -> OpenApiRouter<App> {
+    let document = service::openapi::document("Order", "Who bought what");
+    OpenApiRouter::with_openapi(document)
+        .routes(routes!(orders::list, orders::place, orders::give_back))
+        .routes(routes!(orders::get))
+        .routes(routes!(warranty::claim))
+}

@@ -1,0 +1,17 @@
+//! What Order promises, held to it over HTTP on a real PostgreSQL, between a real Warehouse and a
+//! real Warranty.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod claims;
+mod orders;
+mod outage;
+mod plumbing;
+mod proxy;
+mod races;
+mod repeats;
+mod returns;
+mod rollback;
+mod schema;
+mod undo;
+mod world;

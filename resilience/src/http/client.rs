@@ -1,0 +1,174 @@
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ::http::Method;
+use url::Url;
+
+use super::error::{CallError, ErrorKind};
+use super::request::Request;
+use super::transport::Transport;
+use crate::breaker::Breaker;
+
+/// A client bound to one dependency. Clones are cheap and share everything.
+///
+/// ```
+/// use resilience::http::{Client, Context, Transport, TransportConfig};
+/// use url::Url;
+///
+/// # #[derive(serde::Deserialize)] struct Item { model: String }
+/// # async fn example() -> Result<(), Box<dyn std::error::Error>> {
+/// let transport = Transport::new(TransportConfig::default())?;
+/// let billing = Client::builder("billing", Url::parse("http://127.0.0.1:8280")?)
+///     .final_codes(&["not_found"])
+///     .build(&transport);
+///
+/// let reply = billing.get("/api/v1/items/42").fetch::<Item>(&Context::new()).await?;
+/// println!("{}", reply.body.model);
+/// # Ok(()) }
+/// ```
+#[derive(Clone)]
+pub struct Client {
+    pub(super) inner: Arc<Inner>,
+}
+
+pub(super) struct Inner {
+    pub(super) name: Arc<str>,
+    pub(super) base: Url,
+    pub(super) breaker: Breaker,
+    pub(super) timeout: Duration,
+    pub(super) final_codes: &'static [&'static str],
+    pub(super) no_effect_codes: &'static [&'static str],
+    pub(super) max_body: usize,
+    pub(super) transport: Transport,
+}
+
+impl Client {
+    /// Starts building a client. The name is the dependency's, as users may read it. Paths are
+    /// appended to the base address; a query in it is dropped.
+    pub fn builder(name: impl Into<String>, base: Url) -> ClientBuilder {
+        ClientBuilder {
+            name: name.into(),
+            base,
+            breaker: None,
+            timeout: Duration::from_millis(500),
+            final_codes: &[],
+            no_effect_codes: &[],
+            max_body: 4 << 20,
+        }
+    }
+
+    /// The dependency's name.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// The breaker that all its calls go through.
+    pub fn breaker(&self) -> &Breaker {
+        &self.inner.breaker
+    }
+
+    /// Whether a call would be let through now, see [`Breaker::check`].
+    ///
+    /// # Errors
+    ///
+    /// [`ErrorKind::Rejected`], as the call itself would fail.
+    pub fn check(&self) -> Result<(), CallError> {
+        let rejected = |no| CallError::new(&self.inner.name, ErrorKind::Rejected(no), &[]);
+        self.inner.breaker.check().map_err(rejected)
+    }
+
+    /// A GET of this path, which starts with a slash. Anything in it that comes from outside must
+    /// be a well-formed segment already; queries go through [`Request::query`].
+    pub fn get(&self, path: impl Into<String>) -> Request {
+        self.request(Method::GET, path)
+    }
+
+    /// A POST to this path, see [`Client::get`].
+    pub fn post(&self, path: impl Into<String>) -> Request {
+        self.request(Method::POST, path)
+    }
+
+    /// A DELETE of this path, see [`Client::get`].
+    pub fn delete(&self, path: impl Into<String>) -> Request {
+        self.request(Method::DELETE, path)
+    }
+
+    /// A request with any method to this path, see [`Client::get`].
+    pub fn request(&self, method: Method, path: impl Into<String>) -> Request {
+        Request::new(self.clone(), method, &path.into())
+    }
+}
+
+impl fmt::Debug for Client {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Client")
+            .field("name", &self.inner.name)
+            .field("breaker", &self.inner.breaker)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Settings of a [`Client`]; made by [`Client::builder`].
+#[derive(Debug)]
+#[must_use]
+pub struct ClientBuilder {
+    name: String,
+    base: Url,
+    breaker: Option<Breaker>,
+    timeout: Duration,
+    final_codes: &'static [&'static str],
+    no_effect_codes: &'static [&'static str],
+    max_body: usize,
+}
+
+impl ClientBuilder {
+    /// How long one call may take, from connecting to the last byte. The default is 500 ms.
+    pub fn timeout(mut self, timeout: Duration) -> Self {
+        self.timeout = timeout;
+        self
+    }
+
+    /// The breaker to go through. The default is one with its own defaults, under the client's
+    /// name.
+    pub fn breaker(mut self, breaker: Breaker) -> Self {
+        self.breaker = Some(breaker);
+        self
+    }
+
+    /// The codes of a 4xx that are answers of the business, final ones. Any other 4xx is taken for
+    /// somebody else's. The default is none.
+    pub fn final_codes(mut self, codes: &'static [&'static str]) -> Self {
+        self.final_codes = codes;
+        self
+    }
+
+    /// The codes of a 5xx that promise that nothing has happened. The default is none.
+    pub fn no_effect_codes(mut self, codes: &'static [&'static str]) -> Self {
+        self.no_effect_codes = codes;
+        self
+    }
+
+    /// How many bytes of an answer are read; a longer one is unreadable. The default is 4 MiB.
+    pub fn max_body(mut self, bytes: usize) -> Self {
+        self.max_body = bytes;
+        self
+    }
+
+    /// The client, on the connections of this transport.
+    pub fn build(self, transport: &Transport) -> Client {
+        let breaker = self.breaker.unwrap_or_else(|| Breaker::builder(self.name.clone()).build());
+        Client {
+            inner: Arc::new(Inner {
+                name: self.name.into(),
+                base: self.base,
+                breaker,
+                timeout: self.timeout,
+                final_codes: self.final_codes,
+                no_effect_codes: self.no_effect_codes,
+                max_body: self.max_body,
+                transport: transport.clone(),
+            }),
+        }
+    }
+}

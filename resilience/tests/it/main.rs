@@ -1,0 +1,24 @@
+//! The library against real sockets, and its rollbacks under paused time.
+
+#![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
+
+mod contract;
+mod failures;
+mod recovery;
+mod rollback;
+mod server;
+mod subscriber;
+
+use resilience::http::{Client, Transport, TransportConfig};
+use url::Url;
+
+fn transport() -> Transport {
+    Transport::new(TransportConfig::default()).expect("a transport")
+}
+
+fn client(base: &Url) -> Client {
+    Client::builder("billing", base.clone())
+        .final_codes(&["not_found", "sold_out"])
+        .no_effect_codes(&["rolled_back"])
+        .build(&transport())
+}

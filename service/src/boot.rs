@@ -1,0 +1,196 @@
+//! From configuration to a served router, and back out on SIGTERM.
+
+use std::future::Future;
+use std::time::Duration;
+
+use axum::Router;
+use axum::extract::State;
+use axum::response::{IntoResponse, Response};
+use axum::routing::get;
+use axum::serve::ListenerExt;
+use diesel_migrations::EmbeddedMigrations;
+use http::header::CONTENT_TYPE;
+use resilience::breaker::{Breaker, State as BreakerState};
+use resilience::http::{Transport, TransportConfig};
+use resilience::retry::RetryPolicy;
+use resilience::rollback::Backlog;
+use tokio::net::TcpListener;
+use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::config::BaseConfig;
+use crate::db::Db;
+use crate::health::{self, Pulse};
+use crate::lifecycle::Lifecycle;
+use crate::pipeline::{self, Shell};
+use crate::{idempotency, migrate, openapi, telemetry};
+
+/// How long readiness says no, at least, before the listener closes: so that a probe sees it.
+const GRACE: Duration = Duration::from_millis(250);
+
+/// What every service stands on.
+#[derive(Clone, Debug)]
+pub struct Base {
+    /// As it was read.
+    pub config: BaseConfig,
+    /// Its database.
+    pub db: Db,
+    /// Its running work.
+    pub lifecycle: Lifecycle,
+    /// Connections to other services.
+    pub transport: Transport,
+    /// Undos that failed, retried in the background.
+    pub backlog: Backlog,
+}
+
+impl Base {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When TLS can't be set up.
+    pub fn new(config: BaseConfig) -> anyhow::Result<Self> {
+        let lifecycle = Lifecycle::new();
+        let retries = RetryPolicy::new()
+            .initial(Duration::from_millis(100))
+            .max_interval(Duration::from_secs(1));
+        Ok(Self {
+            db: Db::new(&config),
+            backlog: Backlog::new(lifecycle.tasks().clone(), retries),
+            transport: Transport::new(TransportConfig::default())?,
+            lifecycle,
+            config,
+        })
+    }
+}
+
+/// What a service hangs on its base.
+pub struct Site {
+    /// Its routes, with their state.
+    pub routes: OpenApiRouter,
+    /// The breakers of the systems that it calls.
+    pub breakers: Vec<Breaker>,
+    /// Its schema.
+    pub migrations: &'static EmbeddedMigrations,
+    /// Whether it defers calls, so that health tells of the broker.
+    pub defers: bool,
+}
+
+/// Serves until `shutdown` resolves, then lets running requests and rollbacks finish.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn serve(
+    base: Base,
+    site: Site,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let Base { config, db, lifecycle, backlog, .. } = base;
+    // Counts from the first request on.
+    telemetry::metrics();
+    let shell = Shell { name: config.name, lifecycle: lifecycle.clone(), budget: config.budget };
+    let pulse = Pulse {
+        name: config.name,
+        db: db.clone(),
+        lifecycle: lifecycle.clone(),
+        breakers: site.breakers,
+        defers: site.defers,
+    };
+    let (routes, document) = site.routes.merge(plumbing(pulse)).split_for_parts();
+    let routes = routes.merge(openapi::routes(openapi::complete(document)));
+    let app = pipeline::wrap(routes, &shell);
+
+    prepare(&config, site.migrations, &db, &lifecycle);
+    tracing::info!(service = config.name, address = %listener.local_addr()?, "listening");
+    let listener = listener.tap_io(|connection| {
+        if let Err(error) = connection.set_nodelay(true) {
+            tracing::debug!(%error, "a connection keeps its delay");
+        }
+    });
+    let closing = CancellationToken::new();
+    let closed = closing.clone();
+    let server = axum::serve(listener, app).with_graceful_shutdown(closed.cancelled_owned());
+    let mut server = tokio::spawn(server.into_future());
+
+    tokio::select! {
+        ended = &mut server => return Ok(ended??),
+        () = shutdown => {}
+    }
+    tracing::info!(service = config.name, "ending: no new requests");
+    lifecycle.drain();
+    let (complete, ()) =
+        tokio::join!(lifecycle.finished(config.shutdown_timeout), tokio::time::sleep(GRACE));
+    if !complete {
+        tracing::error!(
+            service = config.name,
+            pending_undos = backlog.pending(),
+            "ending with work unfinished"
+        );
+    }
+    closing.cancel();
+    // Idle connections close at once; what is left has had its time.
+    drop(tokio::time::timeout(Duration::from_secs(1), &mut server).await);
+    server.abort();
+    tracing::info!(service = config.name, "ended");
+    Ok(())
+}
+
+/// The routes that are the same in every service.
+fn plumbing(pulse: Pulse) -> OpenApiRouter {
+    let probes = OpenApiRouter::new()
+        .routes(routes!(health::health))
+        .routes(routes!(health::live))
+        .routes(routes!(health::ready))
+        .with_state(pulse.clone());
+    let metrics = Router::new().route("/metrics", get(metrics)).with_state(pulse);
+    probes.merge(metrics.into())
+}
+
+/// Prometheus' text format.
+async fn metrics(State(pulse): State<Pulse>) -> Response {
+    let service = ("service", pulse.name);
+    metrics::counter!("db_statements_total", &[service]).absolute(pulse.db.statements());
+    for breaker in &pulse.breakers {
+        let labels = [service, ("dependency", breaker.name())].map(|(n, v)| (n, v.to_owned()));
+        let open = match breaker.state() {
+            BreakerState::Closed => 0.0,
+            BreakerState::HalfOpen => 0.5,
+            BreakerState::Open => 1.0,
+        };
+        metrics::gauge!("breaker_open", &labels).set(open);
+        metrics::counter!("breaker_rejected_total", &labels).absolute(breaker.snapshot().rejected);
+    }
+    let text = telemetry::metrics().render();
+    ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
+}
+
+/// Brings the schema up to date, however long the database stays away, and keeps the table of
+/// idempotency keys short.
+fn prepare(config: &BaseConfig, own: &'static EmbeddedMigrations, db: &Db, lifecycle: &Lifecycle) {
+    let (url, wanted, db) = (config.database_url.clone(), config.migrate, db.clone());
+    let lifecycle = lifecycle.clone();
+    let draining = lifecycle.draining();
+    let work = async move {
+        while wanted && !lifecycle.is_draining() {
+            let url = url.clone();
+            match tokio::task::spawn_blocking(move || migrate::up(&url, own)).await {
+                Ok(Ok(())) => break,
+                Ok(Err(error)) => tracing::warn!(%error, "the schema can't be brought up to date"),
+                Err(error) => tracing::error!(%error, "a migration panicked"),
+            }
+            tokio::time::sleep(Duration::from_millis(250)).await;
+        }
+        lifecycle.set_migrated();
+        let mut hourly = tokio::time::interval(Duration::from_hours(1));
+        loop {
+            hourly.tick().await;
+            match db.run(|conn| Ok(idempotency::purge(conn)?)).await {
+                Ok(0) => {}
+                Ok(keys) => tracing::info!(keys, "forgot old idempotency keys"),
+                Err(error) => tracing::warn!(%error, "old idempotency keys stay for now"),
+            }
+        }
+    };
+    tokio::spawn(async move { draining.run_until_cancelled(work).await });
+}

@@ -1,0 +1,128 @@
+//! The commands of a service's own binary.
+
+use std::future::Future;
+use std::pin::Pin;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use diesel::{Connection, PgConnection, QueryResult};
+use diesel_migrations::EmbeddedMigrations;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use utoipa_axum::router::OpenApiRouter;
+
+use crate::config::{BaseConfig, Reader};
+use crate::{migrate, openapi, telemetry};
+
+/// Resolves when the process should end.
+pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+/// A service that serves, until it ends.
+pub type Serving = Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>;
+
+/// What a service's binary is made of.
+pub struct Program<C> {
+    /// The service's name.
+    pub name: &'static str,
+    /// Reads its configuration.
+    pub read: fn(&mut Reader) -> Option<C>,
+    /// What all services need of that.
+    pub base: fn(&C) -> &BaseConfig,
+    /// Its schema.
+    pub migrations: &'static EmbeddedMigrations,
+    /// Writes the demonstration data, where it isn't there yet.
+    pub seed: fn(&mut PgConnection) -> QueryResult<usize>,
+    /// Its routes, for their description alone.
+    pub describe: fn() -> utoipa::openapi::OpenApi,
+    /// Serves.
+    pub run: fn(C, TcpListener, Shutdown) -> Serving,
+}
+
+/// The description of a table of routes whose state is still open.
+pub fn describe<S: Clone + Send + Sync + 'static>(
+    routes: OpenApiRouter<S>,
+) -> utoipa::openapi::OpenApi {
+    openapi::complete(routes.into_openapi())
+}
+
+const USAGE: &str = "\
+  serve     serve requests until SIGTERM (the default)
+  migrate   bring the database's schema up to date
+  revert    take the schema back, data included
+  seed      write the demonstration data, where it is missing
+  openapi   print the OpenAPI document
+The configuration is read from environment variables, over the TOML file named by CONFIG_PATH.";
+
+/// Carries out one command; `args` are those behind the program's name.
+pub fn main<C>(program: &Program<C>, args: &[String]) -> ExitCode {
+    let command = args.first().map_or("serve", String::as_str);
+    let known = ["serve", "migrate", "revert", "seed", "openapi"].contains(&command);
+    if !known || args.len() > 1 {
+        let asked_for_help = matches!(command, "help" | "--help" | "-h");
+        let text = format!("usage: {} [command]\n{USAGE}", program.name);
+        if asked_for_help {
+            println!("{text}");
+            return ExitCode::SUCCESS;
+        }
+        eprintln!("{text}");
+        return ExitCode::from(2);
+    }
+    match run(program, command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error:#}", program.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<()> {
+    if command == "openapi" {
+        println!("{}", (program.describe)().to_pretty_json()?);
+        return Ok(());
+    }
+    let mut reader = Reader::from_env()?;
+    let config = (program.read)(&mut reader);
+    let config = reader.finish(config)?;
+    let url = (program.base)(&config).database_url.clone();
+    telemetry::init();
+    match command {
+        "migrate" => migrate::up(&url, program.migrations),
+        "revert" => migrate::down(&url, program.migrations),
+        "seed" => {
+            let rows = (program.seed)(&mut PgConnection::establish(&url)?)?;
+            tracing::info!(service = program.name, rows, "seeded");
+            Ok(())
+        }
+        _ => serve(program, config),
+    }
+}
+
+fn serve<C>(program: &Program<C>, config: C) -> anyhow::Result<()> {
+    let base = (program.base)(&config);
+    let address = base.address;
+    // Two workers serve thousands of requests a second; more would cost memory in small containers.
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .max_blocking_threads(base.pool_size as usize + 4)
+        .thread_stack_size(1024 * 1024)
+        .enable_all()
+        .build()?;
+    let result = runtime.block_on(async {
+        let listener = TcpListener::bind(address)
+            .await
+            .map_err(|e| anyhow::anyhow!("can't listen on {address} (BIND, PORT): {e}"))?;
+        let mut terminate = signal(SignalKind::terminate())?;
+        let mut interrupt = signal(SignalKind::interrupt())?;
+        let shutdown = async move {
+            tokio::select! {
+                _ = terminate.recv() => {}
+                _ = interrupt.recv() => {}
+            }
+        };
+        (program.run)(config, listener, Box::pin(shutdown)).await
+    });
+    // A database that hangs must not hold up the end.
+    runtime.shutdown_timeout(Duration::from_millis(100));
+    result
+}

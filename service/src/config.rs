@@ -1,0 +1,314 @@
+//! Configuration: environment variables, over an optional TOML file, over defaults.
+//!
+//! Everything is read before anything is bound, and every mistake is reported at once, each with
+//! the variable's name and what it should look like.
+//!
+//! The file is named by `CONFIG_PATH`; its keys are the variables' names in lower case:
+//!
+//! ```toml
+//! port = 8280
+//! database_url = "postgres://warehouse@localhost/warehouse"
+//! warranty_url = "http://127.0.0.1:8180"
+//! ```
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use url::Url;
+
+/// What was wrong with the configuration, one line each.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ConfigError(Vec<String>);
+
+impl fmt::Display for ConfigError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0.join("\n"))
+    }
+}
+
+impl std::error::Error for ConfigError {}
+
+/// Reads settings one by one and collects what is wrong.
+#[derive(Debug, Default)]
+pub struct Reader {
+    variables: BTreeMap<String, String>,
+    file: toml::Table,
+    file_name: String,
+    problems: Vec<String>,
+}
+
+impl Reader {
+    /// Over this process's environment and the file named by `CONFIG_PATH`, if any.
+    ///
+    /// # Errors
+    /// When the file can't be read or isn't TOML.
+    pub fn from_env() -> Result<Self, ConfigError> {
+        Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
+            Some((name.into_string().ok()?, value.into_string().ok()?))
+        }))
+    }
+
+    /// Over the variables given, `CONFIG_PATH` among them: for tests, and for the launcher.
+    ///
+    /// # Errors
+    /// When the file can't be read or isn't TOML.
+    pub fn from_variables(
+        variables: impl IntoIterator<Item = (String, String)>,
+    ) -> Result<Self, ConfigError> {
+        let variables: BTreeMap<_, _> = variables.into_iter().collect();
+        let mut reader = Self { variables, ..Self::default() };
+        if let Some(path) = reader.variables.get("CONFIG_PATH").filter(|p| !p.is_empty()) {
+            let wrong = |e: &dyn fmt::Display| {
+                ConfigError(vec![format!("CONFIG_PATH: can't use the file {path}: {e}")])
+            };
+            let text = std::fs::read_to_string(path).map_err(|e| wrong(&e))?;
+            reader.file_name = path.clone();
+            reader.file = text.parse().map_err(|e: toml::de::Error| wrong(&e.message()))?;
+        }
+        Ok(reader)
+    }
+
+    /// A setting that may be missing.
+    pub fn optional<T>(
+        &mut self,
+        name: &str,
+        looks_like: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        let (text, origin) = self.text(name)?;
+        let parsed = parse(&text);
+        if parsed.is_none() {
+            // The value may be a secret (a database's address holds a password): it stays out.
+            self.problems.push(format!("{name}{origin} should be {looks_like}"));
+        }
+        parsed
+    }
+
+    /// A setting with a default.
+    pub fn or<T>(
+        &mut self,
+        name: &str,
+        default: T,
+        looks_like: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> T {
+        self.optional(name, looks_like, parse).unwrap_or(default)
+    }
+
+    /// A setting that must be there.
+    pub fn required<T>(
+        &mut self,
+        name: &str,
+        looks_like: &str,
+        parse: impl FnOnce(&str) -> Option<T>,
+    ) -> Option<T> {
+        if self.text(name).is_none() {
+            self.problems.push(format!("{name} is missing: it should be {looks_like}"));
+            return None;
+        }
+        self.optional(name, looks_like, parse)
+    }
+
+    /// A whole number of milliseconds, at least one.
+    pub fn millis(&mut self, name: &str, default: u64) -> Duration {
+        let whole = "a whole number of milliseconds, from 1 to 600000";
+        let millis =
+            self.or(name, default, whole, |t| t.parse().ok().filter(|n| (1..=600_000).contains(n)));
+        Duration::from_millis(millis)
+    }
+
+    /// A whole number within bounds.
+    pub fn number(
+        &mut self,
+        name: &str,
+        default: u32,
+        bounds: std::ops::RangeInclusive<u32>,
+    ) -> u32 {
+        let looks_like = format!("a whole number from {} to {}", bounds.start(), bounds.end());
+        self.or(name, default, &looks_like, |t| t.parse().ok().filter(|n| bounds.contains(n)))
+    }
+
+    /// `true` or `false`.
+    pub fn flag(&mut self, name: &str, default: bool) -> bool {
+        self.or(name, default, "true or false", |t| match t {
+            "true" | "1" => Some(true),
+            "false" | "0" => Some(false),
+            _ => None,
+        })
+    }
+
+    /// The address of another service.
+    pub fn service_url(&mut self, name: &str, default_port: u16) -> Url {
+        let looks_like =
+            format!("an http or https address such as http://127.0.0.1:{default_port}");
+        let given = self.optional(name, &looks_like, |t| {
+            let url = Url::parse(t).ok()?;
+            let usable = matches!(url.scheme(), "http" | "https")
+                && url.has_host()
+                && url.query().is_none()
+                && url.fragment().is_none();
+            usable.then_some(url)
+        });
+        given.unwrap_or_else(|| {
+            Url::parse(&format!("http://127.0.0.1:{default_port}")).expect("a constant address")
+        })
+    }
+
+    /// Notes a rule that settings break together.
+    pub fn problem(&mut self, text: impl Into<String>) {
+        self.problems.push(text.into());
+    }
+
+    /// The end of reading.
+    ///
+    /// # Errors
+    /// When anything was wrong.
+    pub fn finish<T>(self, config: Option<T>) -> Result<T, ConfigError> {
+        match config {
+            Some(config) if self.problems.is_empty() => Ok(config),
+            _ => Err(ConfigError(self.problems)),
+        }
+    }
+
+    /// The text of a setting, and where it is from when that isn't the environment.
+    fn text(&self, name: &str) -> Option<(String, String)> {
+        if let Some(text) = self.variables.get(name).filter(|t| !t.is_empty()) {
+            return Some((text.clone(), String::new()));
+        }
+        let key = name.to_ascii_lowercase();
+        let text = match self.file.get(&key)? {
+            toml::Value::String(text) => text.clone(),
+            toml::Value::Integer(number) => number.to_string(),
+            toml::Value::Boolean(flag) => flag.to_string(),
+            // No setting is anything else: its reader will say what it should look like.
+            other => format!("{other:?}"),
+        };
+        Some((text, format!(" ({key} in {})", self.file_name)))
+    }
+}
+
+/// What every service needs.
+///
+/// | variable | default | meaning |
+/// |---|---|---|
+/// | `DATABASE_URL` | required | `postgres://user:password@host:port/database` |
+/// | `BIND` | `127.0.0.1` | address to listen on |
+/// | `PORT` | the service's | port to listen on; 0 takes any free one |
+/// | `DB_POOL_SIZE` | 8 | connections to the database at most, 1 to 100 |
+/// | `DB_TIMEOUT_MS` | 1000 | longest that a piece of database work may take |
+/// | `REQUEST_BUDGET_MS` | 1900 | longest that a request may take; callers may ask for less |
+/// | `MIGRATE_ON_START` | `true` | bring the database's schema up to date before becoming ready |
+/// | `SHUTDOWN_TIMEOUT_MS` | 8000 | longest that SIGTERM waits for running work |
+#[derive(Clone, Debug)]
+pub struct BaseConfig {
+    /// The service's name, as other services know it.
+    pub name: &'static str,
+    /// Where to listen.
+    pub address: SocketAddr,
+    /// Where the data is.
+    pub database_url: String,
+    /// Connections at most.
+    pub pool_size: u32,
+    /// Longest that a piece of database work may take.
+    pub database_timeout: Duration,
+    /// Longest that a request may take.
+    pub budget: Duration,
+    /// Whether the schema is brought up to date at the start.
+    pub migrate: bool,
+    /// Longest that a shutdown waits for running work.
+    pub shutdown_timeout: Duration,
+}
+
+impl BaseConfig {
+    /// Reads the variables of the table above.
+    pub fn read(reader: &mut Reader, name: &'static str, default_port: u16) -> Option<Self> {
+        let bind = reader.or(
+            "BIND",
+            IpAddr::V4(Ipv4Addr::LOCALHOST),
+            "an IP address such as 127.0.0.1 or 0.0.0.0",
+            |t| t.parse().ok(),
+        );
+        let port = reader.or("PORT", default_port, "a port, from 0 to 65535", |t| t.parse().ok());
+        let pool_size = reader.number("DB_POOL_SIZE", 8, 1..=100);
+        let database_timeout = reader.millis("DB_TIMEOUT_MS", 1000);
+        let budget = reader.millis("REQUEST_BUDGET_MS", 1900);
+        let migrate = reader.flag("MIGRATE_ON_START", true);
+        let shutdown_timeout = reader.millis("SHUTDOWN_TIMEOUT_MS", 8000);
+        let looks_like =
+            format!("an address such as postgres://user:password@127.0.0.1:5432/{name}");
+        let database_url = reader.required("DATABASE_URL", &looks_like, |t| {
+            let url = Url::parse(t).ok()?;
+            matches!(url.scheme(), "postgres" | "postgresql").then(|| t.to_owned())
+        })?;
+        Some(Self {
+            name,
+            address: SocketAddr::new(bind, port),
+            database_url,
+            pool_size,
+            database_timeout,
+            budget,
+            migrate,
+            shutdown_timeout,
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn reader(variables: &[(&str, &str)]) -> Reader {
+        let owned = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+        Reader::from_variables(owned).unwrap()
+    }
+
+    fn read(variables: &[(&str, &str)]) -> Result<BaseConfig, ConfigError> {
+        let mut reader = reader(variables);
+        let config = BaseConfig::read(&mut reader, "thing", 8000);
+        reader.finish(config)
+    }
+
+    #[test]
+    fn a_missing_variable_is_named_with_what_it_should_look_like() {
+        let error = read(&[]).unwrap_err().to_string();
+        assert!(error.contains("DATABASE_URL is missing"), "{error}");
+        assert!(error.contains("postgres://"), "{error}");
+    }
+
+    #[test]
+    fn every_mistake_is_reported_at_once_and_no_secret_is_repeated() {
+        let error = read(&[("PORT", "x"), ("BIND", "y"), ("DATABASE_URL", "mysql://u:geheim@h/d")])
+            .unwrap_err()
+            .to_string();
+        for name in ["PORT", "BIND", "DATABASE_URL"] {
+            assert!(error.contains(name), "{error}");
+        }
+        assert!(!error.contains("geheim"), "{error}");
+    }
+
+    #[test]
+    fn a_variable_wins_over_the_file_and_the_file_over_the_default() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(
+            file.path(),
+            "port = 1234\ndb_pool_size = 3\ndatabase_url = 'postgres://h/d'\n",
+        )
+        .unwrap();
+        let path = file.path().to_str().unwrap();
+        let config = read(&[("CONFIG_PATH", path), ("PORT", "4321")]).unwrap();
+        assert_eq!(config.address.port(), 4321);
+        assert_eq!(config.pool_size, 3);
+        assert_eq!(config.budget, Duration::from_millis(1900));
+    }
+
+    #[test]
+    fn a_mistake_in_the_file_names_the_file() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), "port = 'x'\ndatabase_url = 'postgres://h/d'\n").unwrap();
+        let path = file.path().to_str().unwrap();
+        let error = read(&[("CONFIG_PATH", path)]).unwrap_err().to_string();
+        assert!(error.contains("PORT") && error.contains(path), "{error}");
+    }
+}

@@ -1,0 +1,366 @@
+//! The one door to the database.
+//!
+//! Diesel is synchronous, so every piece of work runs on a blocking thread, at most as many at a
+//! time as there are connections. The door fails fast: no free place, no connection, or no answer
+//! within the time allowed is a 503, never a queue that grows.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use diesel::connection::{Instrumentation, InstrumentationEvent, SimpleConnection};
+use diesel::r2d2::ConnectionManager;
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
+use diesel::{Connection, PgConnection};
+use tokio::sync::Semaphore;
+use tracing::Span;
+
+use crate::config::BaseConfig;
+use crate::failure::{Failure, code};
+
+/// See [`Db::lease`].
+const SHORTEST_LEASE: Duration = Duration::from_secs(4);
+
+/// A connection that has rested for longer is asked whether it is alive before it is used.
+const REST: Duration = Duration::from_millis(200);
+
+/// The database of a service. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Db(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    pool: r2d2::Pool<Manager>,
+    places: Arc<Semaphore>,
+    /// Kept apart for probes: that everybody is busy does not mean that the database is away.
+    probe: Arc<Semaphore>,
+    timeout: Duration,
+    lease: Duration,
+    shared: Arc<Shared>,
+}
+
+/// What all connections of a pool have in common.
+#[derive(Debug, Default)]
+struct Shared {
+    /// Rises with every lost connection: those made before are asked before they are used again.
+    epoch: AtomicU64,
+    /// Whether the last piece of work reached the database: it tells "too much at once" from "away".
+    reached: AtomicBool,
+    statements: AtomicU64,
+}
+
+impl Db {
+    /// Makes the pool; connects when work comes, so that a service starts without its database.
+    pub fn new(config: &BaseConfig) -> Self {
+        let shared = Arc::new(Shared { reached: AtomicBool::new(true), ..Shared::default() });
+        let manager = Manager {
+            // libpq's smallest limit. A server that accepts and says nothing must not hold the
+            // pool's thread for good.
+            inner: ConnectionManager::new(with_connect_timeout(&config.database_url)),
+            timeout: config.database_timeout,
+            shared: Arc::clone(&shared),
+        };
+        let pool = r2d2::Pool::builder()
+            .max_size(config.pool_size + 1)
+            .min_idle(Some(1))
+            .connection_timeout(config.database_timeout / 3)
+            .test_on_check_out(true)
+            .error_handler(Box::new(Quiet))
+            .build_unchecked(manager);
+        Self(Arc::new(Inner {
+            pool,
+            places: Arc::new(Semaphore::new(config.pool_size as usize)),
+            probe: Arc::new(Semaphore::new(1)),
+            timeout: config.database_timeout,
+            lease: SHORTEST_LEASE.max(config.budget * 2),
+            shared,
+        }))
+    }
+
+    /// Runs `work` with a connection, on a blocking thread. It goes on when the caller is dropped.
+    ///
+    /// # Errors
+    /// What `work` returns; 503 `database_unavailable` when the database can't be reached or does
+    /// not answer within the time allowed (what was asked of it may still happen), 503 `overloaded`
+    /// when it can but every connection is busy.
+    pub async fn run<T, F>(&self, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run_within(&self.0.places, self.0.timeout, work).await
+    }
+
+    /// [`Db::run`], and all of it in one transaction: an error takes everything back.
+    ///
+    /// # Errors
+    /// As [`Db::run`].
+    pub async fn transaction<T, F>(&self, work: F) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        self.run(|conn| conn.transaction(work)).await
+    }
+
+    /// Whether the database answers within `limit`.
+    pub async fn ping(&self, limit: Duration) -> bool {
+        let probe = self.run_within(&self.0.probe, limit, |c| Ok(c.batch_execute("SELECT 1")?));
+        probe.await.is_ok()
+    }
+
+    /// How long whoever works under a lease that is kept in this database may stay silent until
+    /// somebody else takes over: longer than a request may take, and than the wait between two
+    /// attempts in the background, each of which extends it. A live one that is overtaken all the
+    /// same does no harm: both act under the same ids.
+    pub fn lease(&self) -> Duration {
+        self.0.lease
+    }
+
+    /// Statements sent so far, by all connections.
+    pub fn statements(&self) -> u64 {
+        self.0.shared.statements.load(Ordering::Relaxed)
+    }
+
+    async fn run_within<T, F>(
+        &self,
+        places: &Arc<Semaphore>,
+        limit: Duration,
+        work: F,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
+        let start = Instant::now();
+        let place = tokio::time::timeout(limit / 2, Arc::clone(places).acquire_owned());
+        let Ok(Ok(place)) = place.await else {
+            return Err(self.no_place());
+        };
+        let inner = Arc::clone(&self.0);
+        let span = Span::current();
+        let wait = limit.saturating_sub(start.elapsed()).min(limit / 2);
+        let running = tokio::task::spawn_blocking(move || {
+            // Kept until the work is really over: a database that hangs uses up the places, and
+            // whoever comes next fails at once instead of hanging as well.
+            let _place = place;
+            span.in_scope(|| inner.work(wait, work))
+        });
+        match tokio::time::timeout(limit.saturating_sub(start.elapsed()), running).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(panicked)) => Err(Failure::internal(panicked)),
+            Err(_) => {
+                self.0.shared.reached.store(false, Ordering::Relaxed);
+                Err(unavailable().with_source("no answer from the database in time"))
+            }
+        }
+    }
+
+    fn no_place(&self) -> Failure {
+        if self.0.shared.reached.load(Ordering::Relaxed) {
+            overloaded()
+        } else {
+            unavailable().with_source("every connection is waiting for the database")
+        }
+    }
+}
+
+impl Inner {
+    fn work<T>(
+        &self,
+        wait: Duration,
+        work: impl FnOnce(&mut PgConnection) -> Result<T, Failure>,
+    ) -> Result<T, Failure> {
+        let mut pooled = self.pool.get_timeout(wait).map_err(|e| {
+            self.shared.reached.store(false, Ordering::Relaxed);
+            unavailable().with_source(e)
+        })?;
+        let result = work(&mut pooled.conn);
+        // A database that went away shows as one of many errors; one more question tells.
+        let lost = matches!(&result, Err(failure) if failure.status().is_server_error())
+            && pooled.conn.batch_execute("SELECT 1").is_err();
+        if lost {
+            pooled.lost = true;
+            self.shared.epoch.fetch_add(1, Ordering::Relaxed);
+            self.shared.reached.store(false, Ordering::Relaxed);
+            return result.map_err(|failure| unavailable().with_source(failure));
+        }
+        self.shared.reached.store(true, Ordering::Relaxed);
+        pooled.used = Instant::now();
+        pooled.epoch = self.shared.epoch.load(Ordering::Relaxed);
+        result
+    }
+}
+
+fn unavailable() -> Failure {
+    Failure::unavailable(code::DATABASE_UNAVAILABLE, "the database can't be reached; try again")
+}
+
+fn overloaded() -> Failure {
+    Failure::unavailable(code::OVERLOADED, "too many requests at once; try again shortly")
+}
+
+/// libpq rounds one second up to two; the address may say otherwise.
+pub(crate) fn with_connect_timeout(url: &str) -> String {
+    if url.contains("connect_timeout=") {
+        return url.to_owned();
+    }
+    let separator = if url.contains('?') { '&' } else { '?' };
+    format!("{url}{separator}connect_timeout=2")
+}
+
+/// A question that the database itself gave up on is an outage; any other error that no operation
+/// expects is a defect.
+impl From<QueryError> for Failure {
+    fn from(error: QueryError) -> Self {
+        match &error {
+            QueryError::DatabaseError(
+                DatabaseErrorKind::ClosedConnection
+                | DatabaseErrorKind::UnableToSendCommand
+                | DatabaseErrorKind::ReadOnlyTransaction
+                | DatabaseErrorKind::SerializationFailure,
+                _,
+            )
+            | QueryError::BrokenTransactionManager => unavailable().with_source(error),
+            QueryError::DatabaseError(DatabaseErrorKind::Unknown, info)
+                if info.message().starts_with("canceling statement due to lock timeout") =>
+            {
+                overloaded().with_source(error)
+            }
+            QueryError::DatabaseError(DatabaseErrorKind::Unknown, info)
+                if info.message().starts_with("canceling statement")
+                    || info.message().starts_with("deadlock detected") =>
+            {
+                unavailable().with_source(error)
+            }
+            _ => Failure::internal(error),
+        }
+    }
+}
+
+/// A pooled connection and when it was last known to be alive.
+struct Pooled {
+    conn: PgConnection,
+    used: Instant,
+    epoch: u64,
+    lost: bool,
+}
+
+impl std::fmt::Debug for Manager {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        // The address holds the password.
+        f.debug_struct("Manager").finish_non_exhaustive()
+    }
+}
+
+struct Manager {
+    inner: ConnectionManager<PgConnection>,
+    timeout: Duration,
+    shared: Arc<Shared>,
+}
+
+impl r2d2::ManageConnection for Manager {
+    type Connection = Pooled;
+    type Error = diesel::r2d2::Error;
+
+    fn connect(&self) -> Result<Pooled, Self::Error> {
+        let mut conn = self.inner.connect()?;
+        // The server gives up where we do, so that nothing abandoned holds locks: no statement, and
+        // no transaction of a process that is frozen in the middle of it.
+        let millis = self.timeout.as_millis();
+        conn.batch_execute(&format!(
+            "SET statement_timeout = {statement};
+             SET lock_timeout = {lock};
+             SET idle_in_transaction_session_timeout = {millis}",
+            // Each before the one that waits for it, so that the more telling error wins.
+            statement = (millis * 3 / 4).max(1),
+            lock = (millis / 2).max(1),
+        ))
+        .map_err(diesel::r2d2::Error::QueryError)?;
+        conn.set_instrumentation(Count(Arc::clone(&self.shared)));
+        let epoch = self.shared.epoch.load(Ordering::Relaxed);
+        Ok(Pooled { conn, used: Instant::now(), epoch, lost: false })
+    }
+
+    /// Asks only a connection that has rested, or that is older than the last loss: asking each
+    /// time would double the statements of a read.
+    fn is_valid(&self, pooled: &mut Pooled) -> Result<(), Self::Error> {
+        let current = self.shared.epoch.load(Ordering::Relaxed);
+        if pooled.used.elapsed() < REST && pooled.epoch == current {
+            return Ok(());
+        }
+        pooled.conn.set_instrumentation(None::<Count>);
+        let alive = self.inner.is_valid(&mut pooled.conn);
+        pooled.conn.set_instrumentation(Count(Arc::clone(&self.shared)));
+        alive
+    }
+
+    fn has_broken(&self, pooled: &mut Pooled) -> bool {
+        pooled.lost || self.inner.has_broken(&mut pooled.conn)
+    }
+}
+
+/// Counts statements, so that a test can hold a route to its number.
+struct Count(Arc<Shared>);
+
+impl Instrumentation for Count {
+    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
+        if matches!(event, InstrumentationEvent::StartQuery { .. }) {
+            self.0.statements.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+}
+
+/// While the database is away the pool tries in the background, several times a second: a debug
+/// line each, as every request that fails for it is logged anyway.
+#[derive(Debug)]
+struct Quiet;
+
+impl r2d2::HandleError<diesel::r2d2::Error> for Quiet {
+    fn handle_error(&self, error: diesel::r2d2::Error) {
+        tracing::debug!(%error, "no connection to the database");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::mpsc::channel;
+
+    use super::*;
+    use crate::cluster::testing::TestDatabase;
+    use crate::config::Reader;
+    use crate::tombstone;
+
+    /// What a process that is frozen in the middle of a transaction does to the others.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_holder_that_falls_silent_gives_its_locks_back() {
+        let database = TestDatabase::new("silent", |_| Ok::<(), String>(()));
+        let variables = [("DATABASE_URL", database.url()), ("DB_TIMEOUT_MS", "1000")];
+        let mut reader =
+            Reader::from_variables(variables.map(|(n, v)| (n.to_owned(), v.to_owned()))).unwrap();
+        let config = BaseConfig::read(&mut reader, "thing", 0).unwrap();
+        let (frozen, other) = (Db::new(&config), Db::new(&config));
+        let id = uuid::Uuid::new_v4();
+        let (locked, is_locked) = channel();
+        let (thaw, thawed) = channel::<()>();
+        let holder = tokio::spawn(async move {
+            let held = frozen.transaction(move |conn| {
+                tombstone::lock(conn, id)?;
+                locked.send(()).unwrap();
+                // Until the other end is dropped.
+                let _ = thawed.recv();
+                Ok(())
+            });
+            held.await
+        });
+        tokio::task::spawn_blocking(move || is_locked.recv()).await.unwrap().unwrap();
+        let end = Instant::now() + Duration::from_secs(10);
+        let lock = || other.transaction(move |conn| Ok(tombstone::lock(conn, id)?));
+        assert!(lock().await.is_err(), "held while its holder may still be at work");
+        while lock().await.is_err() {
+            assert!(Instant::now() < end, "still locked");
+        }
+        drop(thaw);
+        assert!(holder.await.unwrap().is_err(), "the silent one has not committed");
+    }
+}

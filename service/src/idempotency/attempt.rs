@@ -1,0 +1,212 @@
+//! One attempt to carry a key's operation out, fenced by the key's row.
+
+use std::future::Future;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
+
+use diesel::dsl::now;
+use diesel::prelude::*;
+use diesel::sql_types::Timestamptz;
+use resilience::rollback::{Undo, UndoError};
+use uuid::Uuid;
+
+use super::{Found, Scope, done, find, idempotency, in_progress, until};
+use crate::answer::{Answer, Memo};
+use crate::db::Db;
+use crate::failure::{Failure, code};
+
+/// What went before under an attempt's id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum History {
+    /// Nothing.
+    Fresh,
+    /// Somebody acted, and went silent.
+    TakenOver,
+    /// Somebody was undoing, and went silent.
+    Undoing,
+}
+
+/// One attempt to carry a key's operation out. Cheap to clone.
+#[derive(Clone, Debug)]
+pub struct Attempt {
+    pub(super) id: Uuid,
+    pub(super) history: History,
+    /// Whether somebody was handed its undo, who then gives the key back.
+    pub(super) handed_over: Arc<AtomicBool>,
+    pub(super) held: Option<Held>,
+}
+
+#[derive(Clone, Debug)]
+pub(super) struct Held {
+    pub(super) db: Db,
+    pub(super) scope: Scope,
+    pub(super) token: Uuid,
+}
+
+impl Attempt {
+    /// An attempt without a key: nothing is remembered.
+    pub(super) fn unnamed() -> Self {
+        Self {
+            id: Uuid::new_v4(),
+            history: History::Fresh,
+            handed_over: Arc::default(),
+            held: None,
+        }
+    }
+
+    fn lease(&self) -> Duration {
+        self.held.as_ref().map_or(Duration::ZERO, |held| held.db.lease())
+    }
+
+    /// The id minted for the attempt, the same for whoever takes it over.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// True when a crash left this attempt while it was being undone: that must be finished, and
+    /// the attempt [renewed](Attempt::renew), before anything is done.
+    pub fn is_undoing(&self) -> bool {
+        self.history == History::Undoing
+    }
+
+    /// True when somebody else has acted under this attempt's id before, and went silent: what a
+    /// call under it now had no effect of may have been done then.
+    pub fn is_taken_over(&self) -> bool {
+        self.history == History::TakenOver
+    }
+
+    /// Notes, before anything is undone, that it will be: from here on nobody goes on under this
+    /// attempt's id. Also extends the lease, so every attempt to undo begins with it.
+    ///
+    /// # Errors
+    /// 409 `idempotency_in_progress` when somebody else has taken over: stop. 503 when the database
+    /// can't be reached: nothing may be undone yet.
+    pub async fn begin_undo(&self, waits_for: &str) -> Result<(), Failure> {
+        let (waits_for, lease) = (waits_for.to_owned(), self.lease());
+        self.fenced(move |conn, row| {
+            diesel::update(row)
+                .set((
+                    idempotency::state.eq("undoing"),
+                    idempotency::waits_for.eq(waits_for),
+                    idempotency::lease_until.eq(until(lease)),
+                ))
+                .execute(conn)
+        })
+        .await
+    }
+
+    /// A new attempt under a new id, after the earlier one is known to be undone.
+    ///
+    /// # Errors
+    /// 409 `idempotency_in_progress` when somebody else has taken over; 503 when the database can't
+    /// be reached.
+    pub async fn renew(&mut self) -> Result<(), Failure> {
+        let (id, lease) = (Uuid::new_v4(), self.lease());
+        self.fenced(move |conn, row| {
+            diesel::update(row)
+                .set((
+                    idempotency::state.eq("running"),
+                    idempotency::attempt.eq(id),
+                    idempotency::waits_for.eq(None::<String>),
+                    idempotency::lease_until.eq(until(lease)),
+                ))
+                .execute(conn)
+        })
+        .await?;
+        self.id = id;
+        self.history = History::Fresh;
+        Ok(())
+    }
+
+    /// An undo of this attempt, to be repeated until it succeeds: what `undo` does, fenced by the
+    /// key, which is given back at the end, so that the next request with it acts anew.
+    pub fn undo<F, Fut>(&self, dependency: &'static str, undo: F) -> Undo
+    where
+        F: Fn(Uuid) -> Fut + Clone + Send + Sync + 'static,
+        Fut: Future<Output = Result<(), UndoError>> + Send + 'static,
+    {
+        self.handed_over.store(true, Ordering::Release);
+        let attempt = self.clone();
+        // Named by this hold of the key: an earlier holder's undo, which ends as soon as it sees
+        // that it was overtaken, must not stand in for ours.
+        let token = self.held.as_ref().map_or(self.id, |held| held.token);
+        Undo::new(format!("attempt {} {token}", self.id), dependency, move || {
+            let (attempt, undo) = (attempt.clone(), undo.clone());
+            async move {
+                match attempt.begin_undo(dependency).await {
+                    // Whoever took over undoes it.
+                    Err(lost) if lost.code() == code::IDEMPOTENCY_IN_PROGRESS => {
+                        return Ok::<_, UndoError>(());
+                    }
+                    begun => begun?,
+                }
+                undo(attempt.id).await.map_err(UndoError::without_retry_after)?;
+                match attempt.fenced(|conn, row| diesel::delete(row).execute(conn)).await {
+                    Err(lost) if lost.code() == code::IDEMPOTENCY_IN_PROGRESS => Ok(()),
+                    given_back => Ok(given_back?),
+                }
+            }
+        })
+    }
+
+    /// Remembers the outcome, or gives the key back. An answer that can't be written down now is
+    /// found again by whoever takes over, under the same id.
+    pub(super) async fn settle(&self, outcome: &Result<Answer, Failure>) {
+        if self.handed_over.load(Ordering::Acquire) {
+            // It is being undone, and is given back when that is done.
+            return;
+        }
+        let settled = match Memo::of(outcome) {
+            Some(memo) => match done(&memo) {
+                Ok(done) => {
+                    self.fenced(move |conn, row| diesel::update(row).set(done).execute(conn)).await
+                }
+                Err(failure) => Err(failure),
+            },
+            None if self.history == History::Fresh => self.give_back().await,
+            // Its id may have had an effect before: the next one goes on under it, at once.
+            None => self.let_go().await,
+        };
+        if let Err(error) = settled {
+            tracing::warn!(%error, "an Idempotency-Key keeps its lease until that ends");
+        }
+    }
+
+    async fn give_back(&self) -> Result<(), Failure> {
+        self.fenced(|conn, row| diesel::delete(row).execute(conn)).await
+    }
+
+    async fn let_go(&self) -> Result<(), Failure> {
+        self.fenced(|conn, row| {
+            diesel::update(row)
+                .set(idempotency::lease_until.eq(now.into_sql::<Timestamptz>()))
+                .execute(conn)
+        })
+        .await
+    }
+
+    async fn fenced<F>(&self, write: F) -> Result<(), Failure>
+    where
+        F: FnOnce(&mut PgConnection, Mine) -> QueryResult<usize> + Send + 'static,
+    {
+        let Some(held) = self.held.clone() else {
+            return Ok(());
+        };
+        let Held { db, scope, token } = held;
+        let rows = db
+            .run(move |conn| {
+                let mine = find(&scope)
+                    .filter(idempotency::token.eq(token))
+                    .filter(idempotency::state.ne("done"));
+                Ok(write(conn, mine)?)
+            })
+            .await?;
+        if rows == 0 { Err(in_progress()) } else { Ok(()) }
+    }
+}
+
+type Mine = diesel::dsl::Filter<
+    diesel::dsl::Filter<Found, diesel::dsl::Eq<idempotency::token, Uuid>>,
+    diesel::dsl::NotEq<idempotency::state, &'static str>,
+>;

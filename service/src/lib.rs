@@ -1,0 +1,49 @@
+//! The plumbing that the four services share: configuration, boot, the database's one door, the
+//! error envelope, input checking, idempotency, tombstones, health, and graceful shutdown.
+//!
+//! No domain word lives here: what an order or a warranty is, only its own service knows. A service
+//! reads its configuration ([`config`]), builds a [`boot::Base`], hangs its routes on it and calls
+//! [`boot::serve`]; the rest of a request's way is the same everywhere and is written once, in
+//! [`pipeline`].
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`config`] | variables over a file over defaults, with errors that name the variable |
+//! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `openapi`: the commands of a service's binary |
+//! | [`boot`] | from configuration to a served router, and back out on SIGTERM |
+//! | [`db`] | all blocking database work goes through [`db::Db::run`] |
+//! | [`failure`] | one error type, one envelope |
+//! | [`answer`] | what an operation answers, in a form that can be remembered |
+//! | [`input`] | paths, queries and bodies, checked field by field |
+//! | [`idempotency`] | what `Idempotency-Key` promises |
+//! | [`tombstone`] | ids whose effect was undone, and the lock that makes that exact |
+//! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
+//! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
+//! | [`health`] | `/manage/health` |
+//! | [`cluster`] | a private PostgreSQL for the launcher and for tests |
+//! | `testing` | with the feature of that name: what the tests of every service need |
+
+pub mod answer;
+pub mod boot;
+pub mod cli;
+pub mod cluster;
+pub mod config;
+pub mod db;
+pub mod failure;
+pub mod health;
+pub mod idempotency;
+pub mod input;
+pub mod lifecycle;
+pub mod migrate;
+pub mod observe;
+pub mod openapi;
+pub mod peer;
+pub mod pipeline;
+pub mod telemetry;
+#[cfg(feature = "testing")]
+pub mod testing;
+pub mod tombstone;
+
+pub use answer::Answer;
+pub use db::Db;
+pub use failure::{Failure, Result};

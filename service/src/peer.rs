@@ -1,0 +1,140 @@
+//! Calls to other services: from configuration to a client, and from its errors to our envelope.
+
+use std::time::Duration;
+
+use http::StatusCode;
+use resilience::breaker::Breaker;
+use resilience::http::{CallError, Client, ErrorKind, Transport};
+use resilience::rollback::UndoError;
+use url::Url;
+
+use crate::config::{BaseConfig, Reader};
+use crate::failure::{Failure, code};
+
+/// Codes of a 503 that promise that nothing has happened.
+const NO_EFFECT: &[&str] = &[code::ROLLED_BACK, code::SHUTTING_DOWN];
+
+/// How another service is called.
+///
+/// | variable | default | meaning |
+/// |---|---|---|
+/// | `<NAME>_URL` | `http://127.0.0.1:<its port>` | where it is |
+/// | `<NAME>_TIMEOUT_MS` | by caller | longest that one call may take; less than `REQUEST_BUDGET_MS` |
+/// | `BREAKER_FAILURES` | 3 | failures in a row that open its breaker |
+/// | `BREAKER_OPEN_MS` | 6000 | wait until one call probes |
+#[derive(Clone, Debug)]
+pub struct PeerConfig {
+    /// Its name, as health and error bodies tell it.
+    pub name: &'static str,
+    /// Where it is.
+    pub url: Url,
+    /// Longest that one call may take.
+    pub timeout: Duration,
+    /// Longest that any kind of call to it may take: the timeout, unless a kind has its own.
+    pub longest: Duration,
+    /// Failures in a row that open the breaker.
+    pub failures: u32,
+    /// How long the breaker stays open before it probes.
+    pub open_for: Duration,
+}
+
+impl PeerConfig {
+    /// Reads the variables of the table above.
+    pub fn read(
+        reader: &mut Reader,
+        base: Option<&BaseConfig>,
+        name: &'static str,
+        default_port: u16,
+        default_timeout: u64,
+    ) -> Self {
+        let upper = name.to_ascii_uppercase();
+        let variable = format!("{upper}_TIMEOUT_MS");
+        let timeout = reader.millis(&variable, default_timeout);
+        Self::check_nesting(reader, base, &variable, timeout);
+        Self {
+            name,
+            url: reader.service_url(&format!("{upper}_URL"), default_port),
+            timeout,
+            longest: timeout,
+            failures: reader.number("BREAKER_FAILURES", 3, 1..=1000),
+            open_for: reader.millis("BREAKER_OPEN_MS", 6000),
+        }
+    }
+
+    /// A call that may take longer than the request that it serves would never be seen to fail.
+    pub fn check_nesting(
+        reader: &mut Reader,
+        base: Option<&BaseConfig>,
+        variable: &str,
+        timeout: Duration,
+    ) {
+        if let Some(base) = base
+            && timeout >= base.budget
+        {
+            reader.problem(format!(
+                "{variable} is {} ms and should be less than REQUEST_BUDGET_MS, {} ms",
+                timeout.as_millis(),
+                base.budget.as_millis()
+            ));
+        }
+    }
+
+    /// A client with a breaker of its own. `final_codes` are the codes of its business answers.
+    pub fn client(&self, transport: &Transport, final_codes: &'static [&'static str]) -> Client {
+        let breaker = Breaker::builder(self.name)
+            .consecutive_failures(self.failures, self.open_for)
+            // A probe ends with its timeout; one that hangs all the same gives way soon after.
+            .probe_lease(self.longest * 2)
+            .slow_call(self.longest)
+            .build();
+        Client::builder(self.name, self.url.clone())
+            .timeout(self.timeout)
+            .breaker(breaker)
+            .final_codes(final_codes)
+            .no_effect_codes(NO_EFFECT)
+            .build(transport)
+    }
+}
+
+/// A business answer is passed on as it is; everything else is a 503 that names the system at
+/// fault.
+impl From<CallError> for Failure {
+    fn from(error: CallError) -> Self {
+        match error.kind() {
+            ErrorKind::Refused(refusal) => {
+                let code = refusal.code.clone().unwrap_or_else(|| code::NOT_FOUND.to_owned());
+                let message = refusal.message.clone().unwrap_or_default();
+                Self::new(refusal.status, code, message)
+            }
+            ErrorKind::DeadlineExceeded | ErrorKind::TimedOut { inherited: true, .. } => {
+                Self::deadline_exceeded().with_source(error)
+            }
+            ErrorKind::Unavailable(refusal)
+                if refusal.code.as_deref() == Some(code::DEADLINE_EXCEEDED) =>
+            {
+                Self::deadline_exceeded().with_source(error)
+            }
+            _ => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                code::DEPENDENCY_UNAVAILABLE,
+                error.to_string(),
+            )
+            .with_dependency(error.dependency())
+            .with_retry_after(error.retry_after()),
+        }
+    }
+}
+
+/// An undo that works in this service's own database, or through one that passes failures on.
+impl From<Failure> for UndoError {
+    fn from(failure: Failure) -> Self {
+        let mut error = Self::new(failure.message());
+        if let Some(wait) = failure.retry_after() {
+            error = error.with_retry_after(wait);
+        }
+        if let Some(name) = failure.dependency() {
+            error = error.with_dependency(name);
+        }
+        error
+    }
+}

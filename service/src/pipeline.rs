@@ -1,0 +1,327 @@
+//! What every request passes on its way in and out, outermost first:
+//!
+//! 1. a trailing slash is taken off, so that it makes no difference on any route;
+//! 2. **observe**: request id and trace, one log line, metrics, and the error envelope;
+//! 3. a panic becomes a 500;
+//! 4. **body**: read whole, at most 64 KiB, before anything is refused, so that the client sees why;
+//! 5. **gate**: no new work while the process ends; the deadline, which begins here;
+//! 6. **detach**: a request with an effect runs to its end, also when its client goes away.
+
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use axum::Router;
+use axum::body::{Body, Bytes};
+use axum::extract::{MatchedPath, Request, State};
+use axum::middleware::{Next, from_fn, from_fn_with_state, map_request};
+use axum::response::{IntoResponse, Response};
+use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
+use http::{Method, StatusCode, Uri};
+use http_body_util::BodyExt;
+use resilience::deadline::Deadline;
+use tower_http::catch_panic::CatchPanicLayer;
+use tracing::Instrument;
+
+use crate::failure::{Failure, code};
+use crate::input::COMPENSATE;
+use crate::lifecycle::Lifecycle;
+use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
+
+/// The largest body that is accepted, in bytes.
+pub const BODY_LIMIT: usize = 64 * 1024;
+
+/// How much of a body that is too large is read and thrown away, so that a client that writes
+/// before it reads sees the answer instead of a reset connection. In bytes.
+const SURPLUS_LIMIT: usize = 16 * 1024 * 1024;
+
+/// How long a body may take to arrive.
+const BODY_TIME: Duration = Duration::from_secs(10);
+
+/// What the pipeline knows of the service that it stands before.
+#[derive(Clone, Debug)]
+pub(crate) struct Shell {
+    pub(crate) name: &'static str,
+    pub(crate) lifecycle: Lifecycle,
+    pub(crate) budget: Duration,
+}
+
+/// Puts the pipeline round a service's routes.
+pub(crate) fn wrap(routes: Router, shell: &Shell) -> Router {
+    let inner = routes
+        .fallback(async || Failure::not_found(code::NOT_FOUND, "there is nothing here"))
+        .method_not_allowed_fallback(async || {
+            Failure::new(
+                StatusCode::METHOD_NOT_ALLOWED,
+                code::METHOD_NOT_ALLOWED,
+                "this resource does not support the method",
+            )
+        })
+        .layer(from_fn_with_state(shell.clone(), detach))
+        .layer(from_fn_with_state(shell.clone(), gate))
+        .layer(from_fn(body))
+        .layer(CatchPanicLayer::custom(panicked))
+        .layer(from_fn_with_state(shell.clone(), observe));
+    // A layer of a router runs after that router has chosen a route: the slash must go before.
+    Router::new().fallback_service(inner).layer(map_request(async |mut request: Request| {
+        trim_trailing_slash(request.uri_mut());
+        request
+    }))
+}
+
+/// `/docs/` stays: the page behind it names its parts relative to it.
+fn trim_trailing_slash(uri: &mut Uri) {
+    let path = uri.path();
+    let trimmed = path.trim_end_matches('/');
+    if trimmed.len() == path.len() || trimmed.is_empty() || trimmed == "/docs" {
+        return;
+    }
+    let target = match uri.query() {
+        Some(query) => format!("{trimmed}?{query}"),
+        None => trimmed.to_owned(),
+    };
+    let mut parts = uri.clone().into_parts();
+    if let Ok(target) = target.parse() {
+        parts.path_and_query = Some(target);
+        if let Ok(new) = Uri::from_parts(parts) {
+            *uri = new;
+        }
+    }
+}
+
+async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -> Response {
+    let start = Instant::now();
+    let _running = shell.lifecycle.request();
+    let caller = Caller::of(request.headers());
+    let method = request.method().clone();
+    let path = request.uri().path().to_owned();
+    let route = request.extensions().get::<MatchedPath>().cloned();
+    let span = tracing::info_span!(
+        "request",
+        service = shell.name,
+        id = caller.request_id().to_str().unwrap_or_default(),
+    );
+    request.extensions_mut().insert(caller.clone());
+    let response = next.run(request).instrument(span.clone()).await;
+
+    let (mut parts, body) = response.into_parts();
+    let failure = parts.extensions.remove::<Failure>();
+    let body = match &failure {
+        Some(failure) => {
+            parts.headers.extend(failure.headers());
+            parts.headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            let id = caller.request_id().to_str().unwrap_or_default();
+            serde_json::to_vec(&failure.body(id)).map_or_else(|_| Body::empty(), Body::from)
+        }
+        None => body,
+    };
+    parts.headers.insert(REQUEST_ID, caller.request_id().clone());
+    parts.headers.insert(TRACEPARENT, caller.traceparent().clone());
+    if shell.lifecycle.is_draining() {
+        parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
+    record(&shell, &method, route, parts.status, start.elapsed());
+    span.in_scope(|| log(&method, &path, parts.status, start.elapsed(), failure.as_ref()));
+    Response::from_parts(parts, body)
+}
+
+fn record(shell: &Shell, method: &Method, route: &str, status: StatusCode, took: Duration) {
+    let labels = [
+        ("service", shell.name.to_owned()),
+        ("method", known(method).to_owned()),
+        ("route", route.to_owned()),
+        ("status", status.as_str().to_owned()),
+    ];
+    metrics::counter!("http_requests_total", &labels).increment(1);
+    metrics::histogram!("http_request_duration_seconds", &labels[..3]).record(took.as_secs_f64());
+}
+
+/// Methods are the client's to invent: a label must not be.
+fn known(method: &Method) -> &str {
+    match method.as_str() {
+        name @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => name,
+        _ => "other",
+    }
+}
+
+/// One line per request; probes only when they fail.
+fn log(method: &Method, path: &str, status: StatusCode, took: Duration, failure: Option<&Failure>) {
+    let (status, millis) = (status.as_u16(), took.as_millis());
+    let Some(failure) = failure else {
+        if is_plumbing(path) {
+            tracing::debug!(%method, path, status, millis, "answered");
+        } else {
+            tracing::info!(%method, path, status, millis, "answered");
+        }
+        return;
+    };
+    let (code, message) = (failure.code(), failure.message());
+    let causes = failure.causes();
+    match status {
+        500 => tracing::error!(%method, path, status, millis, code, message, causes, "defect"),
+        501.. => tracing::warn!(%method, path, status, millis, code, message, causes, "failed"),
+        _ => tracing::info!(%method, path, status, millis, code, message, "refused"),
+    }
+}
+
+/// Routes for operators and tools: they answer while the service drains, whatever the deadline.
+fn is_plumbing(path: &str) -> bool {
+    ["/manage", "/metrics", "/docs", "/api-docs"].iter().any(|prefix| {
+        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+    })
+}
+
+#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
+fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
+    let text = panic
+        .downcast_ref::<String>()
+        .cloned()
+        .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
+        .unwrap_or_else(|| "a panic without a message".to_owned());
+    Failure::internal(text).into_response()
+}
+
+async fn gate(
+    State(shell): State<Shell>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
+    if is_plumbing(request.uri().path()) {
+        return Ok(next.run(request).await);
+    }
+    // An undo is let in to the last: what it takes back would otherwise stay.
+    let undo = request.headers().contains_key(COMPENSATE);
+    if shell.lifecycle.is_draining() && !undo {
+        return Err(Failure::unavailable(code::SHUTTING_DOWN, "this instance is about to end"));
+    }
+    let sent: Vec<_> = request.headers().get_all(Deadline::HEADER).iter().collect();
+    let asked = match sent[..] {
+        [] => Some(shell.budget),
+        [value] => value.to_str().ok().and_then(|text| Deadline::parse(text).ok()),
+        _ => None,
+    };
+    let asked = asked.ok_or_else(|| {
+        Failure::invalid("X-Request-Timeout", "must be a whole number of milliseconds, once")
+    })?;
+    if asked.is_zero() {
+        return Err(Failure::deadline_exceeded());
+    }
+    let deadline = Deadline::after(asked.min(shell.budget));
+    if let Some(caller) = request.extensions_mut().remove::<Caller>() {
+        request.extensions_mut().insert(Arc::new(caller.with_deadline(deadline)));
+    }
+    Ok(next.run(request).await)
+}
+
+/// Whether the body, if there is one, says that it is JSON.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum BodyKind {
+    Empty,
+    Json,
+    Other,
+}
+
+async fn body(request: Request, next: Next) -> Result<Response, Failure> {
+    let (mut parts, body) = request.into_parts();
+    let bytes = tokio::time::timeout(BODY_TIME, whole(body)).await;
+    let bytes = bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))?;
+    let kind = if bytes.is_empty() {
+        BodyKind::Empty
+    } else if is_json(&parts.headers) {
+        BodyKind::Json
+    } else {
+        BodyKind::Other
+    };
+    parts.extensions.insert(kind);
+    Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
+}
+
+async fn whole(mut body: Body) -> Result<Bytes, Failure> {
+    let mut kept = Vec::new();
+    let mut seen = 0_usize;
+    while let Some(frame) = body.frame().await {
+        let frame = frame.map_err(|e| {
+            Failure::bad_request("the body broke off or is malformed").with_source(e)
+        })?;
+        let Ok(data) = frame.into_data() else {
+            continue;
+        };
+        seen = seen.saturating_add(data.len());
+        if seen <= BODY_LIMIT {
+            kept.extend_from_slice(&data);
+        } else if seen > SURPLUS_LIMIT {
+            break;
+        } else {
+            kept = Vec::new();
+        }
+    }
+    if seen > BODY_LIMIT {
+        return Err(Failure::new(
+            StatusCode::PAYLOAD_TOO_LARGE,
+            code::BODY_TOO_LARGE,
+            format!("the body is larger than {BODY_LIMIT} bytes"),
+        ));
+    }
+    Ok(kept.into())
+}
+
+/// One content type, JSON by its essence, and nothing that would have to be decoded first.
+fn is_json(headers: &HeaderMap) -> bool {
+    let sent: Vec<_> = headers.get_all(CONTENT_TYPE).iter().collect();
+    let [value] = sent[..] else { return false };
+    let Ok(text) = value.to_str() else { return false };
+    let essence = text.split(';').next().unwrap_or_default().trim();
+    let plain = headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding == "identity");
+    plain && essence.eq_ignore_ascii_case("application/json")
+}
+
+async fn detach(State(shell): State<Shell>, request: Request, next: Next) -> Response {
+    if request.method().is_safe() {
+        return next.run(request).await;
+    }
+    shell.lifecycle.detach(next.run(request)).await
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_trailing_slash_goes_and_the_query_stays() {
+        for (before, after) in [
+            ("/a/", "/a"),
+            ("/a//", "/a"),
+            ("/a/?x=/", "/a?x=/"),
+            ("/", "/"),
+            ("/docs/", "/docs/"),
+            ("/a", "/a"),
+        ] {
+            let mut uri: Uri = before.parse().unwrap();
+            trim_trailing_slash(&mut uri);
+            assert_eq!(uri.to_string(), after);
+        }
+    }
+
+    #[test]
+    fn json_is_told_by_its_essence() {
+        for (value, json) in [
+            ("application/json", true),
+            ("Application/JSON; charset=utf-8", true),
+            ("application/json-patch+json", false),
+            ("text/json", false),
+            ("", false),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_str(value).unwrap());
+            assert_eq!(is_json(&headers), json, "{value}");
+            headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            assert!(!is_json(&headers), "two types are none");
+        }
+    }
+
+    #[test]
+    fn only_whole_segments_are_plumbing() {
+        assert!(is_plumbing("/manage/health") && is_plumbing("/metrics"));
+        assert!(!is_plumbing("/managed") && !is_plumbing("/api/v1/manage"));
+    }
+}

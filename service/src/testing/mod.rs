@@ -1,0 +1,98 @@
+//! What the tests of every service need: a served service, a client that can also misbehave, and
+//! the table of bad input that every route must withstand. Behind the feature `testing`.
+//!
+//! ```no_run
+//! # async fn test(run: impl FnOnce(tokio::net::TcpListener, service::cli::Shutdown)
+//! #     -> std::pin::Pin<Box<dyn Future<Output = anyhow::Result<()>> + Send>>) {
+//! use service::testing::{TestServer, assert_envelope};
+//!
+//! let server = TestServer::start(run).await;
+//! let answer = server.client().get("/nothing").send().await;
+//! assert_envelope(&answer, 404, "not_found");
+//! server.stop().await;
+//! # }
+//! ```
+//!
+//! Everything here panics where it fails, and waits bounded.
+
+pub mod bad_input;
+mod client;
+pub mod plumbing;
+mod server;
+pub mod sql;
+
+use std::time::{Duration, Instant};
+
+use uuid::Uuid;
+
+pub use client::{Call, Client, Response};
+pub use server::{TestServer, config};
+
+/// Asks every few milliseconds until there is something.
+///
+/// # Panics
+/// After `limit`.
+pub async fn until<T>(limit: Duration, what: &str, mut ask: impl AsyncFnMut() -> Option<T>) -> T {
+    let start = Instant::now();
+    loop {
+        if let Some(found) = ask().await {
+            return found;
+        }
+        assert!(start.elapsed() < limit, "not within {limit:?}: {what}");
+        tokio::time::sleep(Duration::from_millis(5)).await;
+    }
+}
+
+/// Panics unless this is the envelope with this status and code, complete.
+#[track_caller]
+pub fn assert_envelope(response: &Response, status: u16, code: &str) {
+    if let Err(wrong) = envelope(response, status, code) {
+        panic!("{wrong}\n{response:?}");
+    }
+}
+
+/// What is wrong with an error answer, if anything is.
+fn envelope(response: &Response, status: u16, code: &str) -> Result<(), String> {
+    let rule = |holds: bool, rule: &str| if holds { Ok(()) } else { Err(rule.to_owned()) };
+    rule(response.status == status, &format!("status should be {status}"))?;
+    let json = response.header("content-type") == Some("application/json");
+    rule(json, "content type should be application/json and nothing more")?;
+    let body = response.json();
+    rule(body["code"] == code, &format!("code should be {code}"))?;
+    let message = body["message"].as_str().unwrap_or_default();
+    rule(!message.is_empty(), "a message is due")?;
+    for leak in ["SELECT ", "INSERT ", "panicked", ".rs:", "postgres://", "127.0.0.1"] {
+        rule(!message.contains(leak), &format!("the message leaks {leak:?}"))?;
+    }
+    let id = response.header("x-request-id").unwrap_or_default();
+    rule(!id.is_empty() && body["requestId"] == id, "requestId should be X-Request-Id")?;
+    if status == 503 || status == 429 {
+        let wait = response.header("retry-after").and_then(|text| text.parse::<u64>().ok());
+        rule(wait.is_some_and(|wait| wait >= 1), "Retry-After is due")?;
+    }
+    let blamed = response.header("x-failed-dependency");
+    rule(
+        status != 503 || blamed == body["dependency"].as_str(),
+        "X-Failed-Dependency should be the dependency of the body",
+    )
+}
+
+/// Ways to write an id that the contract does not accept.
+pub fn wrong_ids() -> Vec<String> {
+    let id = Uuid::new_v4();
+    let text = id.to_string();
+    vec![
+        id.simple().to_string(),
+        id.braced().to_string(),
+        id.urn().to_string(),
+        text[1..].to_owned(),
+        format!("{text}0"),
+        format!("{}g", &text[1..]),
+        text.replace('-', "_"),
+        "1".to_owned(),
+        "null".to_owned(),
+        "x".repeat(2000),
+        format!("{}\0", &text[1..]),
+        format!("{}\u{e9}", &text[2..]),
+    ]
+}

@@ -1,0 +1,135 @@
+//! The commands.
+
+use std::process::ExitCode;
+
+use anyhow::{Context as _, Result, bail};
+use clap::{Parser, Subcommand};
+
+use crate::config::Config;
+use crate::control::{self, Answer, Request};
+use crate::launcher;
+use crate::names::{Name, Service};
+use crate::state::Paths;
+use crate::status::Status;
+use crate::terminal::say;
+
+/// Runs the whole store: PostgreSQL and the four services, each in a process of its own.
+///
+/// Without a command it starts everything and stays in the foreground; Ctrl-C stops it again.
+/// The other commands talk to that launcher from another terminal.
+#[derive(Debug, Parser)]
+#[command(name = "stack", version, after_help = VARIABLES)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    command: Option<Command>,
+}
+
+const VARIABLES: &str = "\
+Variables:
+  STORE_PORT, ORDER_PORT, WAREHOUSE_PORT, WARRANTY_PORT
+                  where the services listen [default: 8480, 8380, 8280, 8180; 0: any free port]
+  POSTGRES_PORT   where the private PostgreSQL listens [default: where it did last time, or any]
+  STORE_DATABASE_URL, ORDER_DATABASE_URL, WAREHOUSE_DATABASE_URL, WARRANTY_DATABASE_URL
+                  existing databases instead of a private PostgreSQL: all four, or none
+  PG_BINDIR       the folder of initdb and postgres [default: looked for]
+  STACK_DIR       where data, logs and state are kept [default: .stack in the workspace]";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Starts a part that is down; returns when it is ready
+    Start { part: Name },
+    /// Stops a part as an operator would, with SIGTERM; returns when its process is gone
+    Stop {
+        part: Name,
+        /// Crash it instead: SIGKILL
+        #[arg(long)]
+        kill: bool,
+    },
+    /// Says what runs, and where
+    Status {
+        /// For programs: {"parts": [{"name", "state", "pid", "url", "database", "log"}]}
+        #[arg(long)]
+        json: bool,
+    },
+    /// Runs one service in this process, by its own command line
+    Service {
+        name: Service,
+        /// Wait for a byte on standard input first
+        #[arg(long, hide = true)]
+        held: bool,
+        /// Passed on: serve, migrate, seed, …
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        args: Vec<String>,
+    },
+}
+
+impl Cli {
+    pub(crate) fn run(self) -> Result<ExitCode> {
+        let config = match self.command {
+            // Before the configuration: that is the launcher's, not the service's.
+            Some(Command::Service { name, held, args }) => return Ok(name.run(&args, held)),
+            _ => Config::from_env()?,
+        };
+        let paths = Paths::new(config.folder.clone());
+        match self.command {
+            None => return launcher::run(config, paths),
+            Some(Command::Start { part }) => order(&paths, &Request::Start { part })?,
+            Some(Command::Stop { part, kill }) => order(&paths, &Request::Stop { part, kill })?,
+            Some(Command::Status { json }) => {
+                let status = match control::ask(&paths, &Request::Status)? {
+                    Some(Answer::Status(status)) => status,
+                    Some(Answer::Failed { message } | Answer::Done { message }) => bail!(message),
+                    None => Status::offline(&config, &paths),
+                };
+                if json {
+                    let json = serde_json::to_string_pretty(&status);
+                    say(&json.context("could not write JSON")?);
+                } else {
+                    say(status.to_string().trim_end());
+                }
+            }
+            Some(Command::Service { .. }) => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+}
+
+/// Has the running launcher do it.
+fn order(paths: &Paths, request: &Request) -> Result<()> {
+    match control::ask(paths, request)? {
+        Some(Answer::Done { message }) => say(&message),
+        Some(Answer::Failed { message }) => bail!(message),
+        Some(Answer::Status(_)) => bail!("the launcher answered something else"),
+        None => bail!(
+            "no launcher is running in {}; start everything with: cargo run",
+            paths.folder().display()
+        ),
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn command_line_is_well_formed() {
+        use clap::CommandFactory as _;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn unknown_part_gets_the_list_of_parts() {
+        let error = Cli::try_parse_from(["stack", "stop", "shop"]).unwrap_err().to_string();
+        assert!(error.contains("store, order, warehouse, warranty, postgres"), "{error}");
+    }
+
+    #[test]
+    fn service_gets_its_arguments_unread() {
+        let cli = Cli::try_parse_from(["stack", "service", "store", "serve", "--help"]).unwrap();
+        let Some(Command::Service { args, held: false, .. }) = cli.command else {
+            panic!("{cli:?}")
+        };
+        assert_eq!(args, ["serve", "--help"]);
+    }
+}

@@ -1,0 +1,301 @@
+//! From nothing to a ready store, and back to nothing.
+
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
+use std::time::Instant;
+
+use anyhow::{Context as _, Result, anyhow, bail};
+use service::cluster::{Cluster, port};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::{JoinSet, spawn_blocking};
+
+use crate::config::Config;
+use crate::control::{Answer, Control, Request};
+use crate::names::{Name, Service};
+use crate::parts::{Kind, Part, Shared, check_port};
+use crate::state::{self, Paths, Registry};
+use crate::status::Status;
+use crate::terminal::{say, welcome};
+
+/// Runs everything in the foreground until a signal comes, and then stops it.
+pub(crate) fn run(config: Config, paths: Paths) -> Result<ExitCode> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.context("could not start the runtime")?.block_on(async {
+        let mut signals = Signals::new()?;
+        paths.create()?;
+        let _lock = paths.lock()?;
+        let launcher = Arc::new(Launcher::new(config, paths)?);
+        let outcome = tokio::select! {
+            biased;
+            () = signals.next() => Ok(()),
+            outcome = launcher.live() => outcome,
+        };
+        launcher.down(&mut signals).await;
+        outcome.map(|()| ExitCode::SUCCESS)
+    })
+}
+
+struct Launcher {
+    config: Config,
+    paths: Paths,
+    shared: Arc<Shared>,
+    /// Set once it is known where everything goes.
+    parts: OnceLock<Parts>,
+    /// Everything was ready once.
+    booted: watch::Sender<bool>,
+}
+
+struct Parts {
+    services: [Arc<Part>; 4],
+    postgres: Option<Arc<Part>>,
+}
+
+impl Parts {
+    fn all(&self) -> impl Iterator<Item = &Arc<Part>> {
+        self.services.iter().chain(&self.postgres)
+    }
+}
+
+impl Launcher {
+    fn new(config: Config, paths: Paths) -> Result<Self> {
+        let program = std::env::current_exe().context("could not find this program")?;
+        let registry = Registry::new(&paths);
+        let shared = Arc::new(Shared { program, registry, closing: AtomicBool::new(false) });
+        let booted = watch::Sender::new(false);
+        Ok(Self { config, paths, shared, parts: OnceLock::new(), booted })
+    }
+
+    /// Starts everything and then serves the other terminals. Returns only to fail.
+    async fn live(self: &Arc<Self>) -> Result<()> {
+        let started = Instant::now();
+        state::clean(&self.paths, say).await?;
+        let control = Control::listen(&self.paths)?;
+        let launcher = Arc::clone(self);
+        let serving = control.serve(move |request| {
+            let launcher = Arc::clone(&launcher);
+            async move {
+                let answer = launcher.answer(request).await;
+                answer.unwrap_or_else(|error| Answer::Failed { message: format!("{error:#}") })
+            }
+        });
+        let booting = async {
+            self.boot().await?;
+            self.booted.send_replace(true);
+            if let Some(parts) = self.parts.get() {
+                let parts: Vec<&Part> = parts.all().map(AsRef::as_ref).collect();
+                say(&welcome(&parts, started.elapsed()));
+            }
+            std::future::pending().await
+        };
+        tokio::select! {
+            failed = booting => failed,
+            () = serving => Ok(()),
+        }
+    }
+
+    async fn boot(&self) -> Result<()> {
+        let ports = self.ports()?;
+        let (databases, postgres) = if let Some(databases) = &self.config.databases {
+            (databases.clone(), None)
+        } else {
+            let (cluster, port) = self.cluster().await?;
+            let databases = Service::ALL.map(|service| cluster.url(port, service.name().as_str()));
+            (databases, Some((cluster, port)))
+        };
+        let parts = self.parts.get_or_init(|| Parts {
+            services: std::array::from_fn(|at| self.service(at, ports, &databases)),
+            postgres: postgres.as_ref().map(|(cluster, port)| {
+                let log = self.paths.log(Name::Postgres);
+                Part::new(Kind::Postgres(Arc::clone(cluster)), *port, log, Arc::clone(&self.shared))
+            }),
+        });
+        if let Some(part) = &parts.postgres {
+            part.start().await?;
+        }
+        // Dropped, when a signal comes meanwhile, it takes its tasks with it.
+        let mut starting = JoinSet::new();
+        for part in &parts.services {
+            let part = Arc::clone(part);
+            let postgres = postgres.clone();
+            starting.spawn(async move {
+                if let Some((cluster, port)) = postgres {
+                    let name = part.name().as_str();
+                    spawn_blocking(move || cluster.create_database(port, name)).await??;
+                }
+                part.once("migrate").await?;
+                part.once("seed").await?;
+                part.start().await
+            });
+        }
+        while let Some(started) = starting.join_next().await {
+            started??;
+        }
+        Ok(())
+    }
+
+    /// The services' ports, with the free ones found. Each that was given is looked at before
+    /// anything is started.
+    fn ports(&self) -> Result<[u16; 4]> {
+        let mut ports = self.config.ports;
+        for (service, port) in Service::ALL.into_iter().zip(ports) {
+            if port != 0 {
+                check_port(service.name(), port)?;
+            }
+        }
+        let open = ports.iter_mut().filter(|port| **port == 0);
+        let free = port::free(Service::ALL.len()).context("could not find free ports")?;
+        for (port, free) in open.zip(free) {
+            *port = free;
+        }
+        Ok(ports)
+    }
+
+    /// The private cluster, made if there is none, and the port for its server.
+    async fn cluster(&self) -> Result<(Arc<Cluster>, u16)> {
+        let wanted = self.paths.cluster();
+        let cluster = {
+            let wanted = wanted.clone();
+            spawn_blocking(move || Cluster::durable(&wanted)).await??
+        };
+        if let Some(user) = cluster.runs_as() {
+            let folder = cluster.folder().display();
+            if wanted.canonicalize().is_ok_and(|wanted| wanted == cluster.folder()) {
+                say(&format!("PostgreSQL runs as user {user}, never as root"));
+            } else {
+                say(&format!(
+                    "PostgreSQL runs as user {user}, never as root; {user} can't reach {}, so its data is in {folder}",
+                    wanted.display()
+                ));
+            }
+        }
+        if let Some(pid) = cluster.processes().first() {
+            // Its start ends it: see `parts`.
+            say(&format!("stopping postgres (pid {pid}), left by a launcher that was killed"));
+        }
+        let file = self.paths.postgres_port();
+        let last = || std::fs::read_to_string(&file).ok()?.trim().parse::<u16>().ok();
+        let port = match self.config.postgres_port {
+            Some(0) => None,
+            Some(port) => {
+                check_port(Name::Postgres, port)?;
+                Some(port)
+            }
+            None => last().filter(|port| port::check(*port).is_ok()),
+        };
+        let port = match port {
+            Some(port) => port,
+            None => *port::free(1)?.first().context("could not find a free port")?,
+        };
+        std::fs::write(&file, port.to_string())
+            .with_context(|| format!("could not write {}", file.display()))?;
+        Ok((Arc::new(cluster), port))
+    }
+
+    fn service(&self, at: usize, ports: [u16; 4], databases: &[String; 4]) -> Arc<Part> {
+        let service = Service::ALL[at];
+        let mut environment = vec![
+            ("BIND".to_owned(), "127.0.0.1".to_owned()),
+            ("PORT".to_owned(), ports[at].to_string()),
+            ("DATABASE_URL".to_owned(), databases[at].clone()),
+        ];
+        for (other, port) in Service::ALL.into_iter().zip(ports) {
+            if other != Service::Store {
+                environment.push((other.variable("URL"), format!("http://127.0.0.1:{port}")));
+            }
+        }
+        let kind = Kind::Service { service, database: databases[at].clone(), environment };
+        Part::new(kind, ports[at], self.paths.log(service.name()), Arc::clone(&self.shared))
+    }
+
+    async fn answer(&self, request: Request) -> Result<Answer> {
+        let message = match request {
+            Request::Status => {
+                let status = match self.parts.get() {
+                    Some(parts) => Status::live(parts.all().map(AsRef::as_ref)),
+                    None => Status::offline(&self.config, &self.paths),
+                };
+                return Ok(Answer::Status(status));
+            }
+            Request::Start { part } => {
+                let process = self.part(part).await?.start().await?;
+                format!("{part} is ready (pid {})", process.pid)
+            }
+            Request::Stop { part, kill } => {
+                if self.part(part).await?.stop(kill).await {
+                    format!("{part} was {}", if kill { "killed" } else { "stopped" })
+                } else {
+                    return Ok(Answer::Done { message: format!("{part} was not running") });
+                }
+            }
+        };
+        say(&message);
+        Ok(Answer::Done { message })
+    }
+
+    /// Waits until everything was started: before that a part may have no database yet.
+    async fn part(&self, name: Name) -> Result<&Arc<Part>> {
+        self.booted.subscribe().wait_for(|booted| *booted).await?;
+        let parts = self.parts.get().ok_or_else(|| anyhow!("nothing was started"))?;
+        match (parts.all().find(|part| part.name() == name), name) {
+            (Some(part), _) => Ok(part),
+            (None, Name::Rabbitmq) => {
+                bail!("rabbitmq is absent: deferred calls come in a later version")
+            }
+            (None, _) => bail!("{name} is absent: the databases are those given"),
+        }
+    }
+
+    /// Stops everything; a further signal kills what is left.
+    async fn down(&self, signals: &mut Signals) {
+        self.shared.closing.store(true, Ordering::Relaxed);
+        if let Some(parts) = self.parts.get() {
+            if parts.all().any(|part| part.process().is_some()) {
+                say("\nstopping everything (Ctrl-C again: at once)");
+            }
+            let gracefully = async {
+                // One after the other, along the arrows: a service that drains, and undoes what it
+                // has begun, needs those that it calls, and its database last.
+                for part in &parts.services {
+                    part.stop(false).await;
+                }
+                if let Some(postgres) = &parts.postgres {
+                    postgres.stop(false).await;
+                }
+            };
+            tokio::select! {
+                () = gracefully => {}
+                () = signals.next() => {
+                    for part in parts.all() {
+                        part.kill().await;
+                    }
+                }
+            }
+        }
+        self.shared.registry.clear();
+    }
+}
+
+/// What ends the launcher: Ctrl-C, SIGTERM, a closed terminal.
+struct Signals([Signal; 3]);
+
+impl Signals {
+    fn new() -> Result<Self> {
+        let listen = |kind| signal(kind).context("could not listen for signals");
+        Ok(Self([
+            listen(SignalKind::interrupt())?,
+            listen(SignalKind::terminate())?,
+            listen(SignalKind::hangup())?,
+        ]))
+    }
+
+    async fn next(&mut self) {
+        let [interrupt, terminate, hangup] = &mut self.0;
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hangup.recv() => {}
+        }
+    }
+}

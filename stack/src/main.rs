@@ -1,0 +1,33 @@
+//! The launcher: PostgreSQL and the four services, as processes of one program, from one command.
+//!
+//! - [`cli`]: the commands; [`config`]: the variables.
+//! - [`launcher`]: from nothing to a ready store, and back. [`parts`]: one process and its life.
+//! - [`control`]: how another terminal asks the running launcher. [`state`]: what the next launcher
+//!   needs to know if this one is killed.
+
+mod cli;
+mod config;
+mod control;
+mod launcher;
+mod logs;
+mod names;
+mod parts;
+mod probe;
+mod state;
+mod status;
+mod terminal;
+
+use std::process::ExitCode;
+
+use clap::Parser as _;
+
+fn main() -> ExitCode {
+    match cli::Cli::parse().run() {
+        Ok(code) => code,
+        Err(error) => {
+            // One line: the chain of causes, outermost first. Some of libpq's have several.
+            eprintln!("error: {}", format!("{error:#}").trim().replace('\n', "; "));
+            ExitCode::FAILURE
+        }
+    }
+}

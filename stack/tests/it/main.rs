@@ -1,0 +1,18 @@
+//! Everything together, from outside.
+
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
+
+mod chaos;
+mod database;
+mod faults;
+mod footprint;
+mod keys;
+mod launcher;
+mod lost_replies;
+mod outage;
+mod purchase;
+mod readme;
+mod reads;
+mod replicas;
+mod shutdown;
+mod world;

@@ -1,0 +1,122 @@
+//! SIGTERM: no new work, and what runs is finished.
+
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use diesel::{Connection as _, PgConnection};
+use nix::sys::signal::Signal;
+use service::testing::{Call, Response, assert_envelope, until};
+
+use crate::world::proxy::Fault;
+use crate::world::shop::{Promise as _, prompt};
+use crate::world::{Part, RECOVERY, World};
+
+/// A promise.
+const LIMIT: Duration = Duration::from_secs(10);
+
+/// Ends `part` while `call` runs and `there` says so. The trouble that `call` is in ends when
+/// everything new is refused, or later, when the call was answered.
+async fn ends_while(
+    world: &World,
+    part: Part,
+    call: Call,
+    there: impl Future<Output = ()>,
+    refused: impl FnOnce(),
+    answered: impl FnOnce(),
+) -> Response {
+    let process = world.replica(part, 0);
+    let client = process.client();
+    let end = async {
+        there.await;
+        let begin = Instant::now();
+        process.signal(Signal::SIGTERM);
+        until(Duration::from_secs(1), "readiness says no", async || {
+            let ready = client.get("/manage/health/ready").send().await;
+            (ready.status == 503).then_some(())
+        })
+        .await;
+        assert_eq!(client.get("/manage/health/live").send().await.status, 200);
+        let answer = client.post("/api/v1/anything").send().await;
+        assert_envelope(&answer, 503, "shutting_down");
+        refused();
+        begin
+    };
+    let (answer, begin) = tokio::join!(prompt(call), end);
+    answered();
+    let status = process.ended().await;
+    assert!(begin.elapsed() <= LIMIT, "{part:?} took {:?} to end", begin.elapsed());
+    assert!(status.success(), "{part:?} ended with {status}");
+    answer
+}
+
+#[tokio::test]
+async fn store_ends_after_its_purchase_was_answered_and_rolled_back() {
+    let world = World::plan().proxied(Part::Order).impatient().start().await;
+    let order = world.proxy(Part::Order);
+    let held = order.breaks(Fault::Silence);
+    let (call, there) = (world.buy(), held.first());
+    let answer = ends_while(&world, Part::Store, call, there, || {}, || order.heal()).await;
+    answer.blames("rollback_pending", Part::Order);
+    // Without its help.
+    world.settles_with(&[]).await;
+    world.restart(Part::Store).await;
+    world.works_again(Instant::now()).await;
+}
+
+#[tokio::test]
+async fn order_ends_after_its_purchase_was_answered_and_rolled_back() {
+    let world = World::plan().proxied(Part::Warehouse).impatient().start().await;
+    let warehouse = world.proxy(Part::Warehouse);
+    let held = warehouse.breaks(Fault::Silence);
+    let (call, there) = (world.buy(), held.first());
+    let answer = ends_while(&world, Part::Order, call, there, || {}, || warehouse.heal()).await;
+    answer.blames("rollback_pending", Part::Warehouse);
+    // Without its help.
+    world.settles_with(&[]).await;
+    world.restart(Part::Order).await;
+    let bought = world.works_again(Instant::now()).await;
+    world.settles_with(&bought).await;
+}
+
+#[tokio::test]
+async fn warehouse_ends_after_its_claim_was_answered() {
+    let world = World::plan().proxied(Part::Warranty).start().await;
+    let order = world.bought().await;
+    let warranty = world.proxy(Part::Warranty);
+    let held = warranty.breaks(Fault::Silence);
+    let (call, there) = (world.claim(order), held.first());
+    let answer = ends_while(&world, Part::Warehouse, call, there, || {}, || warranty.heal()).await;
+    answer.blames("dependency_unavailable", Part::Warranty);
+    world.restart(Part::Warehouse).await;
+    world.works_again(Instant::now()).await;
+}
+
+#[tokio::test]
+async fn warranty_ends_after_its_start_was_answered() {
+    let world = World::start().await;
+    // What holds it up is its database.
+    let mut holder = PgConnection::establish(world.database(Part::Warranty)).unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE warranty IN ACCESS EXCLUSIVE MODE").unwrap();
+    let waiting = "(SELECT count(*) FROM pg_locks WHERE NOT granted)";
+    let there = until(Duration::from_secs(1), "Warranty waits", async || {
+        (world.number(Part::Warranty, waiting) > 0).then_some(())
+    });
+    let let_go = || holder.batch_execute("COMMIT").unwrap();
+    let answer = ends_while(&world, Part::Warranty, world.buy(), there, let_go, || {}).await;
+    let order = answer.bought();
+    world.restart(Part::Warranty).await;
+    world.works_again(Instant::now()).await;
+    assert!(world.paid().contains(&order));
+    world.settles().await;
+}
+
+#[tokio::test]
+async fn all_four_end_cleanly_when_idle() {
+    let world = World::start().await;
+    world.bought().await;
+    let begin = Instant::now();
+    for part in Part::ALL {
+        world.terminate(part).await;
+    }
+    assert!(begin.elapsed() < RECOVERY);
+}

@@ -1,0 +1,310 @@
+//! All four services as processes on free ports, with databases of their own, and somebody who
+//! breaks them.
+//!
+//! - [`World`]: what is started, and how it is wired; [`Process`](process::Process): one service.
+//! - [`shop`]: what a user does, and the answers that the contract promises.
+//! - [`proxy`]: a bad network between two services. [`ledger`]: whether the databases add up.
+
+pub(crate) mod ledger;
+pub(crate) mod process;
+pub(crate) mod proxy;
+pub(crate) mod shop;
+
+use std::process::{Command, Stdio};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+use service::cluster::port;
+use service::cluster::testing::{TestCluster, TestDatabase};
+use service::testing::{Client, sql};
+use tempfile::TempDir;
+use tokio::sync::{Semaphore, SemaphorePermit};
+
+use self::process::Process;
+use self::proxy::Proxy;
+
+/// Everything works again within an open breaker's wait and one second: a promise.
+pub(crate) const RECOVERY: Duration = Duration::from_secs(7);
+
+/// Processes that may run at the same time, of all worlds. More than this, and a machine with two
+/// cores is too slow for promises about time.
+static ROOM: Semaphore = Semaphore::const_new(16);
+
+/// A service.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Part {
+    Store,
+    Order,
+    Warehouse,
+    Warranty,
+}
+
+impl Part {
+    pub(crate) const ALL: [Self; 4] = [Self::Store, Self::Order, Self::Warehouse, Self::Warranty];
+
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Store => "store",
+            Self::Order => "order",
+            Self::Warehouse => "warehouse",
+            Self::Warranty => "warranty",
+        }
+    }
+
+    pub(crate) fn calls(self, other: Self) -> bool {
+        self.dependencies().contains(&other)
+    }
+
+    /// What it calls.
+    fn dependencies(self) -> &'static [Self] {
+        match self {
+            Self::Store => &[Self::Order, Self::Warehouse, Self::Warranty],
+            Self::Order => &[Self::Warehouse, Self::Warranty],
+            Self::Warehouse => &[Self::Warranty],
+            Self::Warranty => &[],
+        }
+    }
+}
+
+/// What is to be started.
+#[derive(Default)]
+pub(crate) struct Plan {
+    replicas: usize,
+    proxied: Vec<Part>,
+    variables: Vec<(String, String)>,
+    own_postgres: bool,
+}
+
+impl Plan {
+    /// So many of each service on the same databases. A dependent has one of each dependency, and
+    /// no two services go by the same number, so that requests cross.
+    pub(crate) fn replicas(mut self, count: usize) -> Self {
+        self.replicas = count;
+        self
+    }
+
+    /// Everybody calls this one through a [`Proxy`].
+    pub(crate) fn proxied(mut self, part: Part) -> Self {
+        self.proxied.push(part);
+        self
+    }
+
+    /// A variable for all of them.
+    pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
+        self.variables.push((name.to_owned(), value.to_owned()));
+        self
+    }
+
+    /// Breakers that wait for less: for tests in which that time is no promise.
+    pub(crate) fn impatient(self) -> Self {
+        self.variable("BREAKER_OPEN_MS", "1000")
+    }
+
+    /// On a PostgreSQL that the test may stop, kill and freeze.
+    pub(crate) fn own_postgres(mut self) -> Self {
+        self.own_postgres = true;
+        self
+    }
+
+    /// Starts all of it, and waits until it is ready.
+    pub(crate) async fn start(self) -> World {
+        let replicas = self.replicas.max(1);
+        let turn = ROOM.acquire_many(u32::try_from(replicas * 4).unwrap()).await.unwrap();
+        let cluster = self.own_postgres.then(TestCluster::dedicated);
+        let databases = Part::ALL.map(|part| {
+            let cluster = cluster.as_ref().unwrap_or_else(|| TestCluster::shared());
+            cluster.database(&format!("e2e_{}", part.name()), |url| prepare(part, url))
+        });
+        let folder = tempfile::tempdir().unwrap();
+        let mut world = World {
+            processes: Vec::new(),
+            proxies: Vec::new(),
+            databases,
+            cluster,
+            folder,
+            next: AtomicUsize::new(0),
+            _turn: turn,
+        };
+        let ports = port::free(replicas * Part::ALL.len()).unwrap();
+        let port_of = |part: Part, replica: usize| ports[part as usize * replicas + replica];
+        for part in self.proxied {
+            let target = format!("127.0.0.1:{}", port_of(part, 0));
+            world.proxies.push((part, Proxy::start(target).await));
+        }
+        for (number, port) in ports.iter().enumerate() {
+            let (part, replica) = (Part::ALL[number / replicas], number % replicas);
+            let mut variables = self.variables.clone();
+            let mut set = |name: String, value: String| variables.push((name, value));
+            set("DATABASE_URL".to_owned(), world.databases[part as usize].url().to_owned());
+            for dependency in part.dependencies() {
+                let crossed = (replica + part as usize + *dependency as usize) % replicas;
+                let url = match world.find_proxy(*dependency) {
+                    Some(proxy) => proxy.url(),
+                    None => format!("http://127.0.0.1:{}", port_of(*dependency, crossed)),
+                };
+                set(format!("{}_URL", dependency.name().to_uppercase()), url);
+            }
+            let name = format!("{}-{replica}", part.name());
+            let process = Process::new(name, part, *port, variables, world.folder.path());
+            world.processes.push(process);
+        }
+        let starts = world.processes.iter().map(Process::start);
+        futures_util::future::join_all(starts).await;
+        world
+    }
+}
+
+/// A migrated and seeded database, by the program's own commands.
+fn prepare(part: Part, url: &str) -> Result<(), String> {
+    for command in ["migrate", "seed"] {
+        let output = Command::new(env!("CARGO_BIN_EXE_stack"))
+            .args(["service", part.name(), command])
+            .env("DATABASE_URL", url)
+            .env_remove("CONFIG_PATH")
+            .stdin(Stdio::null())
+            .output()
+            .unwrap();
+        if !output.status.success() {
+            return Err(String::from_utf8_lossy(&output.stderr).into_owned());
+        }
+    }
+    Ok(())
+}
+
+/// Running services. Dropped, they and their databases are gone.
+pub(crate) struct World {
+    /// By part, then by replica.
+    processes: Vec<Process>,
+    proxies: Vec<(Part, Proxy)>,
+    databases: [TestDatabase; 4],
+    cluster: Option<TestCluster>,
+    folder: TempDir,
+    next: AtomicUsize,
+    _turn: SemaphorePermit<'static>,
+}
+
+impl World {
+    /// One of each.
+    pub(crate) async fn start() -> Self {
+        Self::plan().start().await
+    }
+
+    pub(crate) fn plan() -> Plan {
+        Plan::default()
+    }
+
+    pub(crate) fn replica(&self, part: Part, number: usize) -> &Process {
+        let replicas = self.processes.len() / Part::ALL.len();
+        &self.processes[part as usize * replicas + number]
+    }
+
+    pub(crate) fn processes(&self, part: Part) -> &[Process] {
+        let replicas = self.processes.len() / Part::ALL.len();
+        &self.processes[part as usize * replicas..][..replicas]
+    }
+
+    /// A client of the first replica.
+    pub(crate) fn client(&self, part: Part) -> Client {
+        self.replica(part, 0).client()
+    }
+
+    /// A client of Store, of each replica in turn.
+    pub(crate) fn store(&self) -> Client {
+        let stores = self.processes(Part::Store);
+        stores[self.next.fetch_add(1, Ordering::Relaxed) % stores.len()].client()
+    }
+
+    /// The bad network in front of this one.
+    pub(crate) fn proxy(&self, part: Part) -> &Proxy {
+        self.find_proxy(part).unwrap_or_else(|| panic!("{part:?} isn't proxied"))
+    }
+
+    fn find_proxy(&self, part: Part) -> Option<&Proxy> {
+        self.proxies.iter().find(|(proxied, _)| *proxied == part).map(|(_, proxy)| proxy)
+    }
+
+    /// The PostgreSQL of this world alone.
+    pub(crate) fn postgres(&self) -> &TestCluster {
+        self.cluster.as_ref().unwrap()
+    }
+
+    pub(crate) fn database(&self, part: Part) -> &str {
+        self.databases[part as usize].url()
+    }
+
+    pub(crate) fn number(&self, part: Part, expression: &str) -> i64 {
+        sql::number(self.database(part), expression)
+    }
+
+    pub(crate) fn execute(&self, part: Part, statements: &str) {
+        sql::execute(self.database(part), statements).unwrap();
+    }
+
+    /// A crash of all replicas.
+    pub(crate) async fn kill(&self, part: Part) {
+        for process in self.processes(part) {
+            process.kill().await;
+        }
+    }
+
+    /// SIGTERM to all replicas; returns when they are gone.
+    pub(crate) async fn terminate(&self, part: Part) {
+        let ends = self.processes(part).iter().map(Process::terminate);
+        for status in futures_util::future::join_all(ends).await {
+            assert!(status.success(), "{part:?} ended with {status}");
+        }
+    }
+
+    /// All replicas stand still: connections stay open, and nobody answers.
+    pub(crate) fn freeze(&self, part: Part) {
+        for process in self.processes(part) {
+            process.signal(Signal::SIGSTOP);
+        }
+    }
+
+    /// Ends a [`freeze`](Self::freeze): what came meanwhile is answered late.
+    pub(crate) fn thaw(&self, part: Part) {
+        for process in self.processes(part) {
+            process.signal(Signal::SIGCONT);
+        }
+    }
+
+    /// Starts those that are down, on the same ports. Returns when they are ready.
+    pub(crate) async fn restart(&self, part: Part) {
+        for process in self.processes(part).iter().filter(|process| !process.is_running()) {
+            process.start().await;
+        }
+    }
+
+    /// What a service's health says about its breaker on a dependency.
+    pub(crate) async fn breaker(&self, dependent: Part, dependency: Part) -> String {
+        self.replica(dependent, 0).breaker(dependency).await
+    }
+
+    /// Fails unless every breaker of every service is closed.
+    pub(crate) async fn assert_all_closed(&self) {
+        for process in &self.processes {
+            for dependency in process.part().dependencies() {
+                let state = process.breaker(*dependency).await;
+                assert_eq!(state, "closed", "{:?}'s breaker on {dependency:?}", process.part());
+            }
+        }
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in &self.processes {
+                eprintln!("{}", process.last_words());
+            }
+        }
+        if let Some(cluster) = &self.cluster {
+            // Its databases are dropped by asking it.
+            cluster.thaw();
+        }
+        // Before their databases, which `Drop` of the fields would be too, one after the other.
+        self.processes.clear();
+    }
+}

@@ -1,0 +1,44 @@
+//! What Store needs to know.
+
+use service::config::{BaseConfig, Reader};
+use service::peer::PeerConfig;
+
+/// The name by which health tells it.
+pub const NAME: &str = "store";
+
+/// The port that it listens on when nothing else is said.
+pub const PORT: u16 = 8480;
+
+/// The variables of [`BaseConfig`] (port 8480), and of [`PeerConfig`] for `ORDER`, `WAREHOUSE` and
+/// `WARRANTY` (timeouts 400 ms, for reads), and:
+///
+/// | variable | default | meaning |
+/// |---|---|---|
+/// | `ORDER_WRITE_TIMEOUT_MS` | 1800 | longest that Order may take for what has an effect |
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// What every service needs.
+    pub base: BaseConfig,
+    /// Knows who bought what. Its `longest` is the timeout for what has an effect.
+    pub order: PeerConfig,
+    /// Knows what the items are.
+    pub warehouse: PeerConfig,
+    /// Knows what their warranties are.
+    pub warranty: PeerConfig,
+}
+
+impl Config {
+    /// Reads all of it, so that all that is wrong is said at once.
+    pub fn read(reader: &mut Reader) -> Option<Self> {
+        const WRITES: &str = "ORDER_WRITE_TIMEOUT_MS";
+        let base = BaseConfig::read(reader, NAME, PORT);
+        let known = base.as_ref();
+        let mut order = PeerConfig::read(reader, known, order_api::NAME, order_api::PORT, 400);
+        order.longest = reader.millis(WRITES, 1800).max(order.timeout);
+        PeerConfig::check_nesting(reader, known, WRITES, order.longest);
+        let warehouse =
+            PeerConfig::read(reader, known, warehouse_api::NAME, warehouse_api::PORT, 400);
+        let warranty = PeerConfig::read(reader, known, warranty_api::NAME, warranty_api::PORT, 400);
+        Some(Self { base: base?, order, warehouse, warranty })
+    }
+}

@@ -1,0 +1,135 @@
+//! Purchases while a system is away: nothing is left of them.
+
+use service::testing::{assert_envelope, until};
+use tokio::task::JoinSet;
+use uuid::Uuid;
+
+use crate::proxy::{Act, DEFECT, Gate, RUBBISH};
+use crate::systems::Party;
+use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, bought};
+
+/// Waits until purchases work again.
+async fn can_buy(world: &World) -> Uuid {
+    until(SOON, "bought", async || {
+        let answer = world.purchase().send().await;
+        (answer.status == 201).then(|| bought(&answer))
+    })
+    .await
+}
+
+#[tokio::test]
+async fn a_purchase_is_rolled_back_when_any_system_is_down() {
+    let mut world = World::start().await;
+    for name in ["order", "warehouse", "warranty"] {
+        let behind = &mut world.behind;
+        let party: &mut Party = match name {
+            "order" => &mut behind.order,
+            "warehouse" => &mut behind.warehouse,
+            _ => &mut behind.warranty,
+        };
+        party.proxy.down().await;
+        // The breaker opens on the way.
+        for _ in 0..5 {
+            let failed = world.purchase().send().await;
+            assert_blames(&failed, "rolled_back", name);
+        }
+        world.behind.order.proxy.up();
+        world.behind.warehouse.proxy.up();
+        world.behind.warranty.proxy.up();
+        until(SOON, "shown again", async || {
+            (world.list().send().await.status == 200).then_some(())
+        })
+        .await;
+        world.nothing_was_bought().await;
+        let order = can_buy(&world).await;
+        assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
+        // As if it had never been.
+        world.behind.give_back(order).compensate().send().await.no_content();
+    }
+}
+
+#[tokio::test]
+async fn a_purchase_whose_answer_is_lost_is_undone_by_its_id() {
+    let world = World::start().await;
+    for act in [Act::LoseAnswer, Act::Reset, DEFECT, RUBBISH] {
+        world.behind.order.proxy.once("POST", act);
+        let failed = world.purchase().send().await;
+        assert_blames(&failed, "rolled_back", "order");
+        world.nothing_was_bought().await;
+    }
+    can_buy(&world).await;
+}
+
+#[tokio::test]
+async fn a_purchase_that_arrives_after_its_undo_has_no_effect() {
+    let world = World::with(SHORT).await;
+    let gate = Gate::default();
+    world.behind.order.proxy.once("POST", Act::Hold(gate.clone()));
+    let failed = world.purchase().send().await;
+    assert_blames(&failed, "rolled_back", "order");
+    gate.open();
+    until(SOON, "the late purchase is refused", async || {
+        let seen = world.behind.order.proxy.seen();
+        seen.iter().any(|seen| seen.method == "POST" && seen.status == Some(409)).then_some(())
+    })
+    .await;
+    world.nothing_was_bought().await;
+}
+
+#[tokio::test]
+async fn what_cannot_be_undone_at_once_is_undone_later() {
+    let world = World::with(SHORT).await;
+    // Bought, but nobody hears of it, and then nobody can take it back.
+    world.behind.order.proxy.on("POST", Act::LoseAnswer);
+    world.behind.order.proxy.on("DELETE", Act::Reset);
+    let pending = world.purchase().send().await;
+    assert_blames(&pending, "rollback_pending", "order");
+    assert_eq!(world.behind.effects(), (1, 1, 1));
+    world.behind.order.proxy.heal();
+    world.behind.is_as_before().await;
+    until(SOON, "shown again", async || (world.list().send().await.status == 200).then_some(()))
+        .await;
+    world.nothing_was_bought().await;
+}
+
+#[tokio::test]
+async fn what_order_cannot_undo_at_once_is_pending_for_the_user_as_well() {
+    let world = World::with(SHORT).await;
+    world.behind.warranty.proxy.on("POST", Act::LoseAnswer);
+    world.behind.warranty.proxy.on("DELETE", Act::Reset);
+    let pending = world.purchase().send().await;
+    assert_blames(&pending, "rollback_pending", "warranty");
+    world.behind.warranty.proxy.heal();
+    world.behind.is_as_before().await;
+    world.nothing_was_bought().await;
+    // Order is healthy: what is broken further down is no fault of its.
+    let breakers = world.breakers(&world.client).await;
+    assert!(breakers.contains(&("order".to_owned(), "closed".to_owned())), "{breakers:?}");
+}
+
+#[tokio::test]
+async fn a_system_that_is_dead_two_hops_down_opens_no_breaker_on_order() {
+    let mut world = World::start().await;
+    world.behind.warehouse.proxy.down().await;
+    for _ in 0..10 {
+        assert_blames(&world.purchase().send().await, "rolled_back", "warehouse");
+    }
+    assert_eq!(world.behind.order.proxy.count("POST"), 10, "each purchase got to Order");
+    let breakers = world.breakers(&world.client).await;
+    assert!(breakers.contains(&("order".to_owned(), "closed".to_owned())), "{breakers:?}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_forty_purchases_at_once_as_many_succeed_as_there_are_items() {
+    let world = World::with(&[PATIENT, &[("DB_POOL_SIZE", "12")]].concat()).await;
+    let calls: JoinSet<_> = (0..40).map(|_| world.purchase().send()).collect();
+    let answers = calls.join_all().await;
+    let (sold, refused): (Vec<_>, Vec<_>) = answers.iter().partition(|a| a.status == 201);
+    assert_eq!((sold.len(), refused.len()), (10, 30));
+    for answer in refused {
+        assert_envelope(answer, 409, "sold_out");
+    }
+    assert_eq!((world.behind.effects(), world.behind.left()), ((10, 10, 10), 0));
+    let list = world.list().send().await;
+    assert_eq!(list.header("x-total-count"), Some("10"));
+}

@@ -1,0 +1,2 @@
+DROP TABLE order_item;
+DROP TABLE items;

@@ -1,0 +1,72 @@
+//! Warehouse: how many of each item there are, and which order holds which.
+//!
+//! The pattern room: the other services have the same files in the same places.
+//!
+//! - [`config`]: what it needs to know;
+//! - [`routes`]: HTTP in, HTTP out, one file per resource;
+//! - [`ops`]: what it does, with no HTTP in it;
+//! - [`models`]: its rows, and every query on them;
+//! - [`schema`]: its tables.
+
+pub mod config;
+pub mod models;
+pub mod ops;
+pub mod routes;
+pub mod schema;
+
+use std::future::Future;
+use std::process::ExitCode;
+
+use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use service::Db;
+use service::boot::{self, Base, Site};
+use service::cli::{self, Program};
+use tokio::net::TcpListener;
+use warranty_api::WarrantyClient;
+
+pub use config::Config;
+
+/// Its schema.
+pub static MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+
+/// What its routes work with.
+#[derive(Clone, Debug)]
+pub struct App {
+    db: Db,
+    warranty: WarrantyClient,
+}
+
+/// Serves until `shutdown` resolves.
+///
+/// # Errors
+/// When the listener fails.
+pub async fn run(
+    config: Config,
+    listener: TcpListener,
+    shutdown: impl Future<Output = ()> + Send,
+) -> anyhow::Result<()> {
+    let base = Base::new(config.base)?;
+    let warranty = config.warranty.client(&base.transport, warranty_api::FINAL_CODES);
+    let app = App { db: base.db.clone(), warranty: WarrantyClient::new(warranty) };
+    let site = Site {
+        breakers: vec![app.warranty.breaker().clone()],
+        routes: routes::table().with_state(app),
+        migrations: &MIGRATIONS,
+        defers: false,
+    };
+    boot::serve(base, site, listener, shutdown).await
+}
+
+/// Carries out one command of its binary.
+pub fn cli(args: &[String]) -> ExitCode {
+    let program = Program {
+        name: warehouse_api::NAME,
+        read: Config::read,
+        base: |config| &config.base,
+        migrations: &MIGRATIONS,
+        seed: models::Stock::seed,
+        describe: || cli::describe(routes::table()),
+        run: |config, listener, shutdown| Box::pin(run(config, listener, shutdown)),
+    };
+    cli::main(&program, args)
+}

@@ -1,0 +1,2 @@
+DROP TABLE closes;
+DROP TABLE warranty;

@@ -1,0 +1,19 @@
+//! HTTP in, HTTP out: every route is in this list.
+
+mod claims;
+mod warranties;
+
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::App;
+
+/// All routes, without their state.
+pub fn table() -> OpenApiRouter<App> {
+    let document =
+        service::openapi::document("Warranty", "Warranties of items, and claims on them");
+    OpenApiRouter::with_openapi(document)
+        .routes(routes!(warranties::list))
+        .routes(routes!(warranties::get, warranties::start_or_restore, warranties::close))
+        .routes(routes!(claims::claim))
+}

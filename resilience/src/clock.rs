@@ -1,64 +1,41 @@
 //! Where the library gets its time from, so that tests can turn it by hand.
 
-use std::sync::{Arc, Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::time::{Instant, SystemTime};
 
-/// A monotonic clock.
+/// The time, as the library sees it: nothing in it asks the system itself.
+///
+/// Tests turn `testkit::ManualClock` by hand.
 pub trait Clock: Send + Sync + 'static {
-    /// The present moment. Never goes back.
+    /// The present moment of a monotonic clock. Never goes back.
     fn now(&self) -> Instant;
+
+    /// The time of day, for people: shown, and never reckoned with.
+    fn wall(&self) -> SystemTime;
+
+    /// Ends when [`now`](Self::now) has reached this moment. The default is Tokio's timer, which
+    /// fits any clock that runs as the system's does.
+    #[cfg(feature = "pipeline")]
+    fn sleep_until(&self, moment: Instant) -> futures_util::future::BoxFuture<'static, ()> {
+        Box::pin(tokio::time::sleep_until(moment.into()))
+    }
 }
 
-/// The system's monotonic clock. Under Tokio's paused time it follows that.
+/// The system's clocks. With the feature `pipeline`, the monotonic one follows Tokio's paused time.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct SystemClock;
 
 impl Clock for SystemClock {
+    #[cfg(feature = "pipeline")]
     fn now(&self) -> Instant {
         tokio::time::Instant::now().into_std()
     }
-}
 
-/// A clock that stands still until it is told to move. Clones share the time.
-///
-/// ```
-/// use resilience::{Clock, ManualClock};
-/// use std::time::Duration;
-///
-/// let clock = ManualClock::new();
-/// let start = clock.now();
-/// clock.clone().advance(Duration::from_secs(6));
-/// assert_eq!(clock.now() - start, Duration::from_secs(6));
-/// ```
-#[derive(Clone, Debug)]
-pub struct ManualClock {
-    now: Arc<Mutex<Instant>>,
-}
-
-impl ManualClock {
-    /// A clock that shows the moment of its making.
-    pub fn new() -> Self {
-        Self { now: Arc::new(Mutex::new(Instant::now())) }
-    }
-
-    /// Moves the time of this clock and of all its clones forward.
-    ///
-    /// # Panics
-    ///
-    /// When the platform can't represent the resulting time.
-    pub fn advance(&self, by: Duration) {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner) += by;
-    }
-}
-
-impl Default for ManualClock {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl Clock for ManualClock {
+    #[cfg(not(feature = "pipeline"))]
     fn now(&self) -> Instant {
-        *self.now.lock().unwrap_or_else(PoisonError::into_inner)
+        Instant::now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        SystemTime::now()
     }
 }

@@ -1,18 +1,30 @@
 #![doc = include_str!("../README.md")]
-#![warn(missing_docs)]
+#![deny(missing_docs)]
 
 pub mod breaker;
 pub mod clock;
+#[cfg(feature = "pipeline")]
 pub mod deadline;
+#[cfg(feature = "pipeline")]
 pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
+pub mod random;
+#[cfg(feature = "pipeline")]
 pub mod retry;
+#[cfg(feature = "pipeline")]
 pub mod rollback;
+#[cfg(any(test, feature = "testkit"))]
+pub mod testkit;
 
 pub use breaker::{Breaker, BreakerBuilder, FailurePolicy, Permit, Rejection, Snapshot, State};
-pub use clock::{Clock, ManualClock, SystemClock};
+pub use clock::{Clock, SystemClock};
+#[cfg(feature = "pipeline")]
 pub use deadline::{Deadline, InvalidTimeout};
+#[cfg(feature = "pipeline")]
 pub use fallback::{LastKnown, Remembered};
+pub use random::Random;
+#[cfg(feature = "pipeline")]
 pub use retry::{Delays, RetryPolicy};
+#[cfg(feature = "pipeline")]
 pub use rollback::{Backlog, Rollback, RolledBack, Undo, UndoError};

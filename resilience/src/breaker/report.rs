@@ -4,11 +4,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use serde::Serialize;
-
 /// The state of a [`Breaker`](super::Breaker).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
 pub enum State {
     /// Calls go through.
     Closed,
@@ -78,7 +76,8 @@ impl fmt::Display for Rejection {
 impl std::error::Error for Rejection {}
 
 /// A [`Breaker`](super::Breaker) at one moment.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize))]
 pub struct Snapshot {
     /// The breaker's name.
     pub name: Arc<str>,

@@ -5,7 +5,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use super::*;
-use crate::clock::ManualClock;
+use crate::testkit::ManualClock;
 
 const OPEN_FOR: Duration = Duration::from_secs(6);
 

@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use resilience::http::{CallError, Client, Context, ErrorKind};
-use resilience::{Breaker, ManualClock, State};
+use resilience::testkit::ManualClock;
+use resilience::{Breaker, State};
 use serde_json::Value;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinHandle;

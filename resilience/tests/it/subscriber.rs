@@ -5,7 +5,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::mpsc;
 use std::time::Duration;
 
-use resilience::{Breaker, ManualClock, State};
+use resilience::testkit::ManualClock;
+use resilience::{Breaker, State};
 
 #[test]
 fn a_subscriber_that_calls_back_does_not_deadlock() {

@@ -41,6 +41,12 @@ impl<E> Error<E> {
         Self { kind, attempts, sent }
     }
 
+    /// The operation failed before it was tried.
+    #[cfg(feature = "tower")]
+    pub(crate) fn unready(error: E) -> Self {
+        Self::new(ErrorKind::Failed(error), 0, false)
+    }
+
     /// What became of the last attempt.
     pub fn kind(&self) -> &ErrorKind<E> {
         &self.kind

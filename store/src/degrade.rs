@@ -4,11 +4,11 @@
 //! Warranty can't answer, what it owns is shown as it was last seen by this replica, or as `null`,
 //! and the element says so. Without Order there is nothing to put together.
 
-use std::collections::HashMap;
+use std::fmt::Display;
 
 use chrono::{DateTime, Utc};
 use order_api::Order;
-use resilience::fallback::LastKnown;
+use resilience::fallback::{Each, LastKnown, live_each};
 use resilience::http::Context;
 use serde::Serialize;
 use service::Result;
@@ -120,70 +120,41 @@ async fn elements(app: &App, cx: &Context, orders: Vec<Order>) -> Vec<Element> {
     let ids: Vec<_> = orders.iter().map(|order| order.item_uid).collect();
     let (items, warranties) =
         tokio::join!(app.warehouse.list(cx, &ids), app.warranty.list(cx, &ids));
-    let items = items.map(|items| {
-        items.into_iter().map(|item| (item.order_item_uid, ItemPart::from(item))).collect()
-    });
-    let warranties = warranties
-        .map(|all| all.into_iter().map(|one| (one.item_uid, WarrantyPart::from(one))).collect());
-    let items = Part::of(warehouse_api::NAME, items, &app.known.items);
-    let warranties = Part::of(warranty_api::NAME, warranties, &app.known.warranties);
+    let items = items
+        .map(|items| items.into_iter().map(|item| (item.order_item_uid, ItemPart::from(item))));
+    let warranties =
+        warranties.map(|all| all.into_iter().map(|one| (one.item_uid, WarrantyPart::from(one))));
+    let items = live_each(items).or_last_known(&app.known.items);
+    let warranties = live_each(warranties).or_last_known(&app.known.warranties);
+    warn_of(warehouse_api::NAME, items.error());
+    warn_of(warranty_api::NAME, warranties.error());
     orders.iter().map(|order| element(order, &items, &warranties)).collect()
 }
 
-/// What one system has to say about all the items of a read.
-enum Part<'a, V> {
-    Live(HashMap<Uuid, V>),
-    Away { name: &'static str, known: &'a LastKnown<Uuid, V> },
-}
-
-impl<'a, V: Clone> Part<'a, V> {
-    fn of<E: std::fmt::Display>(
-        name: &'static str,
-        answer: Result<HashMap<Uuid, V>, E>,
-        known: &'a LastKnown<Uuid, V>,
-    ) -> Self {
-        match answer {
-            Ok(live) => {
-                for (item, value) in &live {
-                    known.remember(*item, value.clone());
-                }
-                Self::Live(live)
-            }
-            Err(error) => {
-                tracing::warn!(dependency = name, %error, "a read is degraded");
-                Self::Away { name, known }
-            }
-        }
-    }
-
-    fn find(
-        &self,
-        item: Uuid,
-        degraded: &mut Vec<&'static str>,
-        stale: &mut Vec<&'static str>,
-    ) -> Option<V> {
-        match self {
-            Self::Live(live) => live.get(&item).cloned(),
-            Self::Away { name, known } => {
-                degraded.push(name);
-                let seen = known.recall(&item)?;
-                stale.push(name);
-                Some(seen.value)
-            }
-        }
+fn warn_of(dependency: &'static str, error: Option<&impl Display>) {
+    if let Some(error) = error {
+        tracing::warn!(dependency, %error, "a read is degraded");
     }
 }
 
-fn element(
+fn element<E>(
     order: &Order,
-    items: &Part<'_, ItemPart>,
-    warranties: &Part<'_, WarrantyPart>,
+    items: &Each<'_, Uuid, ItemPart, E>,
+    warranties: &Each<'_, Uuid, WarrantyPart, E>,
 ) -> Element {
+    let item = items.get(&order.item_uid);
+    let warranty = warranties.get(&order.item_uid);
     let (mut degraded, mut stale) = (Vec::new(), Vec::new());
-    let item = items.find(order.item_uid, &mut degraded, &mut stale);
-    let warranty = warranties.find(order.item_uid, &mut degraded, &mut stale);
-    let (model, size) = item.map(|item| (item.model, item.size)).unzip();
-    let (warranty_date, warranty_status) = warranty.map(|w| (w.date, w.status)).unzip();
+    for (name, away, seen) in [
+        (warehouse_api::NAME, items.error().is_some(), item.is_some()),
+        (warranty_api::NAME, warranties.error().is_some(), warranty.is_some()),
+    ] {
+        degraded.extend(away.then_some(name));
+        stale.extend((away && seen).then_some(name));
+    }
+    let (model, size) = item.map(|item| (item.value.model, item.value.size)).unzip();
+    let (warranty_date, warranty_status) =
+        warranty.map(|warranty| (warranty.value.date, warranty.value.status)).unzip();
     Element {
         order_uid: order.order_uid,
         date: order.order_date,

@@ -68,7 +68,7 @@ use std::time::{Duration, Instant};
 
 pub use builder::PipelineBuilder;
 pub use counts::PipelineSnapshot;
-pub use error::{Error, ErrorKind};
+pub use error::{AnyError, Error, ErrorKind};
 
 use counts::Counts;
 pub(crate) use error::NoAnswer;

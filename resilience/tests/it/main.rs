@@ -4,10 +4,12 @@
 
 mod contract;
 mod failures;
+mod layers;
 mod recovery;
 mod rollback;
 mod server;
 mod subscriber;
+mod tower;
 
 use resilience::http::{Client, Transport, TransportConfig};
 use url::Url;

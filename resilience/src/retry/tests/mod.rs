@@ -1,5 +1,7 @@
 //! The loop, under paused time: waits pass at once, and are measured.
 
+mod budget;
+
 use std::cell::{Cell, RefCell};
 use std::task::{Context, Poll};
 

@@ -4,6 +4,7 @@
 
 mod contract;
 mod failures;
+mod proxy;
 mod recovery;
 mod rollback;
 mod server;

@@ -2,6 +2,8 @@
 
 mod clock;
 #[cfg(feature = "testkit")]
+pub mod model;
+#[cfg(feature = "testkit")]
 mod proxy;
 
 pub use clock::ManualClock;

@@ -4,6 +4,7 @@
 
 mod contract;
 mod failures;
+mod model;
 mod proxy;
 mod recovery;
 mod rollback;

@@ -11,6 +11,9 @@ const SLICES: u128 = 16;
 /// Calls in flight are looked at in steps of a quarter of the slow threshold.
 const STEPS: u128 = 4;
 
+/// In nanoseconds: no slice is shorter.
+const SHORTEST: u128 = 2;
+
 /// One that was let in.
 #[derive(Debug)]
 pub(super) struct Call {
@@ -84,7 +87,7 @@ fn is_inside(entry: &Entry, now: Duration, length: Duration) -> bool {
 }
 
 fn width(length: Duration) -> u128 {
-    (length.as_nanos() / SLICES).max(1)
+    (length.as_nanos() / SLICES).max(SHORTEST)
 }
 
 fn slice(moment: Duration, width: u128) -> u128 {
@@ -99,13 +102,13 @@ fn nanos(nanos: u128) -> Duration {
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) number: u32,
-    /// When the breaker was last closed; never for a new one.
+    /// When the breaker was last closed; `None` while that was before the watch began.
     pub(super) closed_at: Option<Duration>,
 }
 
 impl Watch {
-    pub(super) fn new() -> Self {
-        Self { number: 0, closed_at: None }
+    pub(super) fn new(number: u32) -> Self {
+        Self { number, closed_at: None }
     }
 
     pub(super) fn is_hung(&self, call: &Call, now: Duration, spec: &Spec) -> bool {
@@ -127,6 +130,6 @@ impl Watch {
     }
 
     fn width(spec: &Spec) -> Option<u128> {
-        spec.slow_call.map(|threshold| threshold.as_nanos().div_ceil(STEPS).max(1))
+        spec.slow_call.map(|threshold| threshold.as_nanos().div_ceil(STEPS).max(SHORTEST))
     }
 }

@@ -130,7 +130,7 @@ impl Model {
             calls: Vec::new(),
             row: Vec::new(),
             window: Window::default(),
-            watch: Watch::new(),
+            watch: Watch::new(0),
             wait: Duration::ZERO..=Duration::ZERO,
             failed_probes: 0,
             opened: 0,
@@ -186,13 +186,12 @@ impl Model {
         if self.state == State::Open {
             self.enter(State::HalfOpen, Change::HalfOpened);
         }
-        if self.state == State::HalfOpen && !self.has_free_place() {
-            let expired = |index: &usize| self.calls[*index].lease_end <= self.now;
-            // Calls are in the order in which they began: the oldest gives way.
-            if let Some(index) = self.probes().into_iter().find(expired) {
-                self.calls[index].replaced = true;
-                self.changes.push(Change::ProbeReplaced);
-            }
+        let in_the_way = self.in_the_way();
+        if !in_the_way.is_empty() {
+            self.changes.push(Change::ProbeReplaced);
+        }
+        for index in in_the_way {
+            self.calls[index].replaced = true;
         }
         self.calls.push(Call {
             started: self.now,
@@ -228,11 +227,10 @@ impl Model {
     fn retry_after(&self) -> Option<Duration> {
         match self.state {
             State::Open => Some((self.since + *self.wait.start()).saturating_sub(self.now)),
-            State::HalfOpen if self.has_free_place() => Some(Duration::ZERO),
             State::HalfOpen => {
-                let ends = self.probes().into_iter().map(|index| self.calls[index].lease_end);
-                let first = ends.min()?;
-                Some(first.saturating_sub(self.now).min(PROBE_HINT))
+                let leases = self.in_the_way().into_iter().map(|index| self.calls[index].lease_end);
+                let wait = leases.max().map(|end| end.saturating_sub(self.now).min(PROBE_HINT));
+                Some(wait.unwrap_or(Duration::ZERO))
             }
             State::Closed | State::ForcedOpen | State::ForcedClosed => None,
         }
@@ -248,8 +246,14 @@ impl Model {
         all.filter(|index| half_open && probing(&self.calls[*index])).collect()
     }
 
-    fn has_free_place(&self) -> bool {
-        self.probes().len() < self.spec.probes.max(1) as usize
+    /// The probes that have to make way before another call may probe: those whose leases end first,
+    /// usually one, and more when fewer places than before are allowed.
+    fn in_the_way(&self) -> Vec<usize> {
+        let mut probes = self.probes();
+        probes.sort_by_key(|index| self.calls[*index].lease_end);
+        let places = self.spec.probes.max(1) as usize;
+        probes.truncate((probes.len() + 1).saturating_sub(places));
+        probes
     }
 
     /// A call ends.
@@ -399,7 +403,7 @@ impl Model {
             self.window.move_to(self.now, old.window);
         }
         if old.slow_call != self.spec.slow_call {
-            self.watch.number += 1;
+            self.watch = Watch::new(self.watch.number + 1);
         }
         self.changes.push(Change::Reconfigured);
     }

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use resilience::breaker::{EventKind, Events};
 use resilience::testkit::ManualClock;
 use resilience::testkit::model::{Change, Ending, Model, Spec, Ticket};
-use resilience::{Breaker, Clock as _, Permit, Random, State};
+use resilience::{Breaker, Clock as _, Permit, Random};
 use steps::{Offset, Step, spec, step};
 
 /// How many cases there are without a word in `PROPTEST_CASES`.
@@ -30,7 +30,13 @@ fn breaker_does_what_the_model_does_in_100_000_cases() {
 
 fn run(cases: u32, rng_seed: RngSeed) {
     let cases = std::env::var("PROPTEST_CASES").map_or(cases, |text| text.parse().unwrap());
-    let config = Config { cases, rng_seed, failure_persistence: None, ..Config::default() };
+    let config = Config {
+        cases,
+        rng_seed,
+        failure_persistence: None,
+        max_shrink_iters: 50_000,
+        ..Config::default()
+    };
     let input = (spec(), vec(step(), 1..120));
     let outcome = TestRunner::new(config).run(&input, |(spec, steps)| agree(spec, &steps));
     match outcome {

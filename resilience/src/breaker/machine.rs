@@ -113,6 +113,7 @@ impl Machine {
         let Settings { policy, slow_rate, window, minimum_calls, .. } = settings;
         let Settings { hung_calls, open_for, longest_open, probes, probe_lease, slow_call, .. } =
             settings;
+        let had_window = self.has_window();
         self.waits = self.waits.with_lengths(open_for, longest_open);
         self.policy = match policy {
             Policy::Consecutive(failures) => {
@@ -133,6 +134,10 @@ impl Machine {
         hot.hung_limit.store(hung_calls.map_or(0, u64::from), Ordering::Relaxed);
         set_slow_call(slow_call.map_or(u64::MAX, nanos), hot);
         self.set_window(nanos(window), now, hot);
+        if !had_window {
+            // What is left from when a rate was last watched says nothing of the calls since.
+            self.empty_window(hot);
+        }
     }
 
     fn set_window(&mut self, length: u64, now: u64, hot: &Hot) {

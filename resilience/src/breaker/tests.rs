@@ -626,6 +626,33 @@ fn settings_change_while_it_works_and_state_row_and_window_survive() {
 }
 
 #[test]
+fn window_begins_empty_when_a_rate_is_watched_again() {
+    let (breaker, _) = rates(Settings::new().failure_rate(0.5).minimum_calls(2));
+    permit(&breaker).failure("x");
+    breaker.reconfigure(Settings::new());
+    // Nobody counts these.
+    for _ in 0..10 {
+        permit(&breaker).success();
+    }
+    breaker.reconfigure(Settings::new().failure_rate(0.5).minimum_calls(2));
+    assert_eq!(breaker.snapshot().window, Some(WindowCounts::default()));
+    permit(&breaker).failure("x");
+    assert_eq!(breaker.state(), State::Closed, "one of one known call");
+}
+
+#[test]
+fn lower_limit_of_hung_calls_holds_from_the_next_call_on() {
+    let settings = || Settings::new().slow_call(4 * STEP);
+    let (breaker, clock) = rates(settings().hung_calls(2));
+    let _hung = permit(&breaker);
+    clock.advance(5 * STEP);
+    permit(&breaker).success();
+    breaker.reconfigure(settings().hung_calls(1));
+    assert!(breaker.acquire().is_err());
+    assert_eq!(breaker.state(), State::Open);
+}
+
+#[test]
 fn a_subscriber_hears_everything_and_a_slow_one_is_told_what_it_missed() {
     let (breaker, clock) = breaker();
     let (quick, slow) = (breaker.subscribe(100), breaker.subscribe(2));

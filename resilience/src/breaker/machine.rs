@@ -132,6 +132,8 @@ impl Machine {
         self.probe_lease = nanos(probe_lease);
         self.watched = slow_call.is_some();
         hot.hung_limit.store(hung_calls.map_or(0, u64::from), Ordering::Relaxed);
+        // By the new limit, also where this slice was judged by the old one.
+        hot.hung_judged.store(0, Ordering::Relaxed);
         set_slow_call(slow_call.map_or(u64::MAX, nanos), hot);
         self.set_window(nanos(window), now, hot);
         if !had_window {
@@ -424,6 +426,5 @@ fn set_slow_call(threshold: u64, hot: &Hot) {
         hot.watch_plan.fetch_add(1, Ordering::Relaxed);
         // Of slices of the former width.
         hot.watch_era.store(0, Ordering::Relaxed);
-        hot.hung_judged.store(0, Ordering::Relaxed);
     }
 }

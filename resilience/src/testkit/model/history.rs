@@ -12,7 +12,7 @@ const SLICES: u128 = 16;
 const STEPS: u128 = 4;
 
 /// In nanoseconds: no slice is shorter.
-const SHORTEST: u128 = 2;
+const SHORTEST: u128 = 1;
 
 /// One that was let in.
 #[derive(Debug)]

@@ -9,7 +9,7 @@ use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunne
 use resilience::breaker::{EventKind, Events};
 use resilience::testkit::ManualClock;
 use resilience::testkit::model::{Change, Ending, Model, Spec, Ticket};
-use resilience::{Breaker, Clock as _, Permit, Random};
+use resilience::{Breaker, Clock as _, Permit, Random, State};
 use steps::{Offset, Step, spec, step};
 
 /// How many cases there are without a word in `PROPTEST_CASES`.
@@ -183,7 +183,8 @@ impl Pair<'_> {
         let happened: Vec<_> = std::iter::from_fn(|| self.events.try_recv()).collect();
         for event in &happened {
             same("time of an event", event.at, self.beginning + self.model.now())?;
-            if let EventKind::Opened { open_for, .. } = &event.kind {
+            if let (EventKind::Opened { open_for, .. }, State::Open) = (&event.kind, snapshot.state)
+            {
                 same("open_for of an event", Some(*open_for), snapshot.retry_after)?;
             }
         }

@@ -1,7 +1,6 @@
 //! The model beside the breaker.
 
 use std::fmt;
-use std::fmt::Write as _;
 use std::time::Duration;
 
 use super::history::{Call, Count, Watch};
@@ -17,31 +16,28 @@ impl Model {
     /// What is different, for a person to read.
     pub fn compare(&mut self, snapshot: &Snapshot) -> Result<(), String> {
         self.learn_wait(snapshot)?;
-        let mut wrong = String::new();
-        let mut hold = |what: &str, breaker: &dyn fmt::Debug, model: &dyn fmt::Debug| {
-            let (breaker, model) = (format!("{breaker:?}"), format!("{model:?}"));
-            if breaker != model {
-                // Writing to a string can't fail.
-                let _ = writeln!(wrong, "{what}: {breaker} of the breaker, {model} of the model");
-            }
+        let ended = |count: Count| {
+            self.calls.iter().filter(|call| call.ended == Some(count)).count() as u64
         };
-        let ended =
-            |count: Count| self.calls.iter().filter(|call| call.ended == Some(count)).count();
-        hold("state", &snapshot.state, &self.state);
-        hold("retry_after", &snapshot.retry_after, &self.retry_after());
-        hold("calls", &snapshot.calls, &self.calls.len());
-        hold("in_flight", &snapshot.in_flight, &self.under_way().count());
-        hold("hung", &snapshot.hung, &self.hung().count());
-        hold("probes", &snapshot.probes, &self.probes().len());
-        hold("successes", &snapshot.successes, &ended(Count::Success));
-        hold("failures", &snapshot.failures, &ended(Count::Failure));
-        hold("ignored", &snapshot.ignored, &ended(Count::Ignored));
-        hold("abandoned", &snapshot.abandoned, &ended(Count::Abandoned));
-        hold("stale", &snapshot.stale, &ended(Count::Stale));
-        hold("rejected", &snapshot.rejected, &self.rejected);
-        hold("opened", &snapshot.opened, &self.opened);
         let window = self.window.counts(self.now, self.spec.window);
-        hold("window", &snapshot.window, &self.spec.has_window().then_some(window));
+        let window = self.spec.has_window().then_some(window);
+        let numbers = [
+            ("calls", snapshot.calls, self.calls.len() as u64),
+            ("in_flight", snapshot.in_flight, self.under_way().count() as u64),
+            ("hung", snapshot.hung, self.hung().count() as u64),
+            ("probes", u64::from(snapshot.probes), self.probes().len() as u64),
+            ("successes", snapshot.successes, ended(Count::Success)),
+            ("failures", snapshot.failures, ended(Count::Failure)),
+            ("ignored", snapshot.ignored, ended(Count::Ignored)),
+            ("abandoned", snapshot.abandoned, ended(Count::Abandoned)),
+            ("stale", snapshot.stale, ended(Count::Stale)),
+            ("rejected", snapshot.rejected, self.rejected),
+            ("opened", snapshot.opened, self.opened),
+        ];
+        let mut wrong: String = numbers.into_iter().map(differ).collect();
+        wrong += &differ(("state", snapshot.state, self.state));
+        wrong += &differ(("retry_after", snapshot.retry_after, self.retry_after()));
+        wrong += &differ(("window", snapshot.window, window));
         if wrong.is_empty() { Ok(()) } else { Err(wrong) }
     }
 
@@ -78,6 +74,14 @@ impl Model {
         moments.dedup();
         moments
     }
+}
+
+/// Nothing where they are the same.
+fn differ<T: fmt::Debug + PartialEq>((what, breaker, model): (&str, T, T)) -> String {
+    if breaker == model {
+        return String::new();
+    }
+    format!("{what}: {breaker:?} of the breaker, {model:?} of the model\n")
 }
 
 impl Spec {

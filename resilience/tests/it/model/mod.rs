@@ -101,6 +101,11 @@ impl Pair<'_> {
                     self.end(which.index(self.under_way.len()), *ending);
                 }
             }
+            Step::EndLast(ending) => {
+                if !self.under_way.is_empty() {
+                    self.end(self.under_way.len() - 1, *ending);
+                }
+            }
             Step::Pass(time) => self.pass(*time),
             Step::PassTo(which, offset) => {
                 let moments = self.model.moments();
@@ -189,6 +194,7 @@ impl Pair<'_> {
             }
         }
         let happened: Vec<_> = happened.into_iter().map(|event| change(&event.kind)).collect();
+        for h in &happened {}
         same("events", happened, self.model.changes().into_iter().map(Some).collect())
     }
 }

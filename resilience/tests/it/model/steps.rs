@@ -16,6 +16,8 @@ pub(super) enum Step {
     },
     /// Ends one of the calls under way.
     End(Index, Ending),
+    /// Ends the one that began last: while half-open, a probe.
+    EndLast(Ending),
     Pass(Duration),
     /// Time passes up to one of the moments at which something may happen, or to a nanosecond
     /// before or after.
@@ -167,13 +169,15 @@ fn offset() -> impl Strategy<Value = Offset> {
 
 pub(super) fn step() -> impl Strategy<Value = Step> {
     prop_oneof![
-        40 => any::<bool>().prop_map(|owned| Step::Acquire { owned }),
-        40 => (any::<Index>(), ending()).prop_map(|(which, ending)| Step::End(which, ending)),
-        12 => duration().prop_map(Step::Pass),
-        20 => (any::<Index>(), offset()).prop_map(|(which, offset)| Step::PassTo(which, offset)),
+        70 => any::<bool>().prop_map(|owned| Step::Acquire { owned }),
+        30 => (any::<Index>(), ending()).prop_map(|(which, ending)| Step::End(which, ending)),
+        40 => ending().prop_map(Step::EndLast),
+        10 => duration().prop_map(Step::Pass),
+        50 => (any::<Index>(), offset()).prop_map(|(which, offset)| Step::PassTo(which, offset)),
         1 => Just(Step::ForceOpen),
         1 => Just(Step::ForceClosed),
-        2 => Just(Step::Reset),
-        5 => tweak().prop_map(Step::Reconfigure),
+        // More often, for it is the only way out of those.
+        4 => Just(Step::Reset),
+        10 => tweak().prop_map(Step::Reconfigure),
     ]
 }

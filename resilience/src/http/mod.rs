@@ -34,6 +34,7 @@ mod client;
 mod context;
 mod error;
 mod request;
+mod tls;
 mod transport;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
@@ -41,4 +42,5 @@ pub use client::{Client, ClientBuilder};
 pub use context::Context;
 pub use error::{CallError, Effect, ErrorKind, Refusal};
 pub use request::{Reply, Request};
+pub use tls::RootCertificate;
 pub use transport::{Transport, TransportConfig, TransportError};

@@ -8,6 +8,7 @@ mod recovery;
 mod rollback;
 mod server;
 mod subscriber;
+mod tls;
 
 use resilience::http::{Client, Transport, TransportConfig};
 use url::Url;

@@ -5,7 +5,7 @@ use std::time::Duration;
 use ::http::Method;
 use url::Url;
 
-use super::error::{CallError, ErrorKind};
+use super::error::{CallError, Effect, ErrorKind};
 use super::request::Request;
 use super::transport::Transport;
 use crate::breaker::Breaker;
@@ -74,7 +74,7 @@ impl Client {
     ///
     /// [`ErrorKind::Rejected`], as the call itself would fail.
     pub fn check(&self) -> Result<(), CallError> {
-        let rejected = |no| CallError::new(&self.inner.name, ErrorKind::Rejected(no), &[]);
+        let rejected = |no| CallError::new(&self.inner.name, ErrorKind::Rejected(no), Effect::None);
         self.inner.breaker.check().map_err(rejected)
     }
 

@@ -21,13 +21,17 @@ struct Inner {
     effect: Effect,
 }
 
-/// Whether a failed call may have changed something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Whether a failed call has changed something.
+///
+/// Ordered by how much there is to undo: of several attempts at one call the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// Certainly not: it was never sent, or refused.
     None,
     /// It may have, or may still: undo it, or ask again under the same id.
     Unknown,
+    /// It has: the answer began as a success does, and only the rest of it couldn't be read.
+    Done,
 }
 
 /// What went wrong.
@@ -79,8 +83,7 @@ pub struct Refusal {
 }
 
 impl CallError {
-    pub(super) fn new(called: &Arc<str>, kind: ErrorKind, no_effect_codes: &[&str]) -> Self {
-        let effect = effect(&kind, no_effect_codes);
+    pub(super) fn new(called: &Arc<str>, kind: ErrorKind, effect: Effect) -> Self {
         Self { inner: Box::new(Inner { called: Arc::clone(called), kind, effect }) }
     }
 
@@ -89,7 +92,7 @@ impl CallError {
         &self.inner.kind
     }
 
-    /// Whether the call may have changed something.
+    /// Whether the call has changed something.
     pub fn effect(&self) -> Effect {
         self.inner.effect
     }
@@ -130,23 +133,29 @@ impl CallError {
     }
 }
 
-fn effect(kind: &ErrorKind, no_effect_codes: &[&str]) -> Effect {
-    match kind {
-        ErrorKind::Invalid(_)
-        | ErrorKind::Rejected(_)
-        | ErrorKind::Connect(_)
-        | ErrorKind::DeadlineExceeded
-        | ErrorKind::Refused(_) => Effect::None,
-        ErrorKind::Downstream(refusal) | ErrorKind::Unavailable(refusal) => {
-            match refusal.code.as_deref() {
-                Some(code) if no_effect_codes.contains(&code) => Effect::None,
-                _ => Effect::Unknown,
+impl ErrorKind {
+    /// What an attempt that ended like this has changed. `accepted` says that its answer had begun
+    /// as a success does.
+    pub(super) fn effect(&self, accepted: bool, no_effect_codes: &[&str]) -> Effect {
+        match self {
+            Self::Invalid(_)
+            | Self::Rejected(_)
+            | Self::Connect(_)
+            | Self::DeadlineExceeded
+            | Self::Refused(_) => Effect::None,
+            Self::TimedOut { .. } | Self::Lost(_) | Self::Unreadable(_) if accepted => Effect::Done,
+            Self::TimedOut { .. } | Self::Lost(_) | Self::Unreadable(_) => Effect::Unknown,
+            // The earlier request that still runs may have its effect.
+            Self::Busy(refusal) if refusal.status == StatusCode::CONFLICT => Effect::Unknown,
+            // Turned away at the door: RFC 9110 (15.5.2) and RFC 6585 (4).
+            Self::Busy(_) => Effect::None,
+            Self::Downstream(refusal) | Self::Unavailable(refusal) => {
+                match refusal.code.as_deref() {
+                    Some(code) if no_effect_codes.contains(&code) => Effect::None,
+                    _ => Effect::Unknown,
+                }
             }
         }
-        ErrorKind::TimedOut { .. }
-        | ErrorKind::Lost(_)
-        | ErrorKind::Unreadable(_)
-        | ErrorKind::Busy(_) => Effect::Unknown,
     }
 }
 

@@ -1,3 +1,4 @@
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE};
@@ -132,11 +133,7 @@ impl Request {
     ///
     /// Dropping the future abandons the call.
     pub async fn fetch<T: DeserializeOwned>(self, cx: &Context) -> Result<Reply<T>, CallError> {
-        self.call(cx, StatusCode::OK, |status, headers, body| {
-            if !classify::is_json(&headers) {
-                tracing::debug!(%status, "an answer isn't JSON");
-                return Err(unreadable());
-            }
+        self.call(cx, StatusCode::OK, Wanted::Json, |Raw { status, headers, body }| {
             let body = serde_json::from_slice(&body).map_err(|error| {
                 tracing::debug!(%status, %error, "an answer can't be read");
                 unreadable()
@@ -146,18 +143,19 @@ impl Request {
         .await
     }
 
-    /// Makes the call; only the answer's status counts.
+    /// Makes the call; only the answer's status counts, and its body isn't waited for.
     ///
     /// Dropping the future abandons the call.
     pub async fn execute(self, cx: &Context) -> Result<(), CallError> {
-        self.call(cx, StatusCode::NO_CONTENT, |_, _, _| Ok(())).await
+        self.call(cx, StatusCode::NO_CONTENT, Wanted::Status, |_| Ok(())).await
     }
 
     async fn call<R>(
         self,
         cx: &Context,
         default_status: StatusCode,
-        decode: impl FnOnce(StatusCode, HeaderMap, Bytes) -> Result<R, ErrorKind>,
+        wanted: Wanted,
+        decode: impl FnOnce(Raw) -> Result<R, ErrorKind>,
     ) -> Result<R, CallError> {
         let expected = self.expected.unwrap_or(default_status);
         let remaining = cx.deadline().map_or(Duration::MAX, Deadline::remaining);
@@ -165,7 +163,11 @@ impl Request {
         let inherited = remaining < self.timeout;
         let (client, outgoing) = self.prepare(cx, limit);
         let client = &*client.inner;
-        let fail = |kind| CallError::new(&client.name, kind, client.no_effect_codes);
+        let accepted = AtomicBool::new(false);
+        let fail = |kind: ErrorKind| {
+            let effect = kind.effect(accepted.load(Ordering::Relaxed), client.no_effect_codes);
+            CallError::new(&client.name, kind, effect)
+        };
 
         let outgoing = outgoing.map_err(fail)?;
         if limit < LEAST_TIME {
@@ -173,7 +175,8 @@ impl Request {
         }
         let permit = client.breaker.acquire().map_err(|no| fail(ErrorKind::Rejected(no)))?;
         // The timeout is inside the permit, so that the breaker hears of it.
-        let exchange = exchange(client, outgoing, expected, decode);
+        let exchange =
+            async { decode(exchange(client, outgoing, expected, wanted, &accepted).await?) };
         let result = match tokio::time::timeout(limit, exchange).await {
             Ok(result) => result,
             Err(_) => Err(ErrorKind::TimedOut { limit, inherited }),
@@ -200,20 +203,46 @@ impl Request {
     }
 }
 
-async fn exchange<R>(
+/// What of an answer with the expected status is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Wanted {
+    Status,
+    Json,
+}
+
+/// An answer with the expected status, and of the wanted type.
+struct Raw {
+    status: StatusCode,
+    headers: HeaderMap,
+    body: Bytes,
+}
+
+/// One attempt. `accepted` is set once the answer has begun as it should: then the request has had
+/// its effect, whatever becomes of the rest.
+async fn exchange(
     client: &Inner,
     outgoing: Outgoing,
     expected: StatusCode,
-    decode: impl FnOnce(StatusCode, HeaderMap, Bytes) -> Result<R, ErrorKind>,
-) -> Result<R, ErrorKind> {
+    wanted: Wanted,
+    accepted: &AtomicBool,
+) -> Result<Raw, ErrorKind> {
     let mut answer = client.transport.send(outgoing).await?;
     let status = answer.status();
-    if status == expected {
-        let headers = answer.headers().clone();
-        let body = answer.read(client.max_body).await?;
-        return decode(status, headers, body);
+    if status != expected {
+        return Err(classify::refusal(answer, client.final_codes, client.max_body).await);
     }
-    Err(classify::refusal(answer, client.final_codes, client.max_body).await)
+    let headers = answer.headers().clone();
+    if wanted == Wanted::Json && !classify::is_json(&headers) {
+        // Something in between may have answered: that says nothing of the effect.
+        tracing::debug!(%status, "an answer isn't JSON");
+        return Err(unreadable());
+    }
+    accepted.store(true, Ordering::Relaxed);
+    let body = match wanted {
+        Wanted::Status => Bytes::new(),
+        Wanted::Json => answer.read(client.max_body).await?,
+    };
+    Ok(Raw { status, headers, body })
 }
 
 fn settle(permit: Permit, error: Option<&ErrorKind>) {

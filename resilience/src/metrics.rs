@@ -26,6 +26,8 @@ use metrics::{
 };
 
 use crate::breaker::{self, State};
+#[cfg(feature = "http")]
+use crate::classify::Verdict;
 use crate::registry::Registry;
 
 const BREAKER_STATE: &str = "resilience_breaker_state";
@@ -87,9 +89,14 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
-/// One attempt at a call.
+/// One attempt at a call that went out.
 #[cfg(feature = "http")]
-pub(crate) fn attempt(dependency: &Arc<str>, outcome: &'static str, took: Duration) {
+pub(crate) fn attempt(dependency: &Arc<str>, verdict: &Verdict, took: Duration) {
+    let outcome = match verdict {
+        Verdict::Success => "success",
+        Verdict::Failure(_) => "failure",
+        Verdict::Ignored => "ignored",
+    };
     let dependency = Arc::clone(dependency);
     histogram!(CALL_DURATION, "dependency" => dependency, "outcome" => outcome).record(took);
 }

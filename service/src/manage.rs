@@ -214,7 +214,7 @@ struct Commanded {
 async fn command(
     _: Local,
     State(panel): State<Panel>,
-    Path(name): Path<String>,
+    Name(name): Name,
     mut fields: Fields,
 ) -> Result<Json<Commanded>> {
     let looks_like = "force_open, force_closed or reset";
@@ -235,6 +235,20 @@ async fn command(
         scope: "replica",
         breaker: breaker.snapshot().into(),
     }))
+}
+
+/// The rest of the path, decoded.
+struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Failure::bad_request("the path is not valid UTF-8")),
+        }
+    }
 }
 
 /// What a proxy adds to a request that it passes on.

@@ -5,10 +5,12 @@ use std::time::Duration;
 use ::http::Method;
 use url::Url;
 
+use super::classify::ByKind;
 use super::error::{CallError, Effect, ErrorKind};
 use super::request::Request;
 use super::transport::Transport;
 use crate::breaker::Breaker;
+use crate::classify::Classify;
 
 /// A client bound to one dependency. Clones are cheap and share everything.
 ///
@@ -36,6 +38,7 @@ pub(super) struct Inner {
     pub(super) name: Arc<str>,
     pub(super) base: Url,
     pub(super) breaker: Breaker,
+    pub(super) classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     pub(super) timeout: Duration,
     pub(super) final_codes: &'static [&'static str],
     pub(super) no_effect_codes: &'static [&'static str],
@@ -51,6 +54,7 @@ impl Client {
             name: name.into(),
             base,
             breaker: None,
+            classify: Box::new(ByKind),
             timeout: Duration::from_millis(500),
             final_codes: &[],
             no_effect_codes: &[],
@@ -110,12 +114,12 @@ impl fmt::Debug for Client {
 }
 
 /// Settings of a [`Client`]; made by [`Client::builder`].
-#[derive(Debug)]
 #[must_use]
 pub struct ClientBuilder {
     name: String,
     base: Url,
     breaker: Option<Breaker>,
+    classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     timeout: Duration,
     final_codes: &'static [&'static str],
     no_effect_codes: &'static [&'static str],
@@ -133,6 +137,13 @@ impl ClientBuilder {
     /// name.
     pub fn breaker(mut self, breaker: Breaker) -> Self {
         self.breaker = Some(breaker);
+        self
+    }
+
+    /// What a failed call says about the dependency; one that brought what was asked for is always
+    /// a success. The default is [`ByKind`].
+    pub fn classify(mut self, classify: impl Classify<ErrorKind> + Send + Sync + 'static) -> Self {
+        self.classify = Box::new(classify);
         self
     }
 
@@ -163,6 +174,7 @@ impl ClientBuilder {
                 name: self.name.into(),
                 base: self.base,
                 breaker,
+                classify: self.classify,
                 timeout: self.timeout,
                 final_codes: self.final_codes,
                 no_effect_codes: self.no_effect_codes,
@@ -170,5 +182,11 @@ impl ClientBuilder {
                 transport: transport.clone(),
             }),
         }
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }

@@ -39,11 +39,13 @@ mod classify;
 mod client;
 mod context;
 mod error;
+mod meaning;
 mod request;
 mod tls;
 mod transport;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+pub use classify::ByKind;
 pub use client::{Client, ClientBuilder};
 pub use context::Context;
 pub use error::{CallError, Effect, ErrorKind, Refusal};

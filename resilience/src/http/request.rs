@@ -8,12 +8,12 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::classify::{self, Verdict};
 use super::client::{Client, Inner};
 use super::context::Context;
 use super::error::{CallError, ErrorKind};
+use super::meaning;
 use super::transport::{Outgoing, unreadable};
-use crate::breaker::Permit;
+use crate::classify::Verdict;
 use crate::deadline::Deadline;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
@@ -174,6 +174,8 @@ impl Request {
             return Err(fail(ErrorKind::DeadlineExceeded));
         }
         let permit = client.breaker.acquire().map_err(|no| fail(ErrorKind::Rejected(no)))?;
+        #[cfg(feature = "metrics")]
+        let begun = tokio::time::Instant::now();
         // The timeout is inside the permit, so that the breaker hears of it.
         let exchange =
             async { decode(exchange(client, outgoing, expected, wanted, &accepted).await?) };
@@ -181,7 +183,13 @@ impl Request {
             Ok(result) => result,
             Err(_) => Err(ErrorKind::TimedOut { limit, inherited }),
         };
-        settle(permit, result.as_ref().err());
+        let verdict = match &result {
+            Ok(_) => Verdict::Success,
+            Err(kind) => client.classify.classify(kind),
+        };
+        #[cfg(feature = "metrics")]
+        crate::metrics::attempt(&client.name, &verdict, begun.elapsed());
+        permit.settle(verdict);
         result.map_err(fail)
     }
 
@@ -229,10 +237,10 @@ async fn exchange(
     let mut answer = client.transport.send(outgoing).await?;
     let status = answer.status();
     if status != expected {
-        return Err(classify::refusal(answer, client.final_codes, client.max_body).await);
+        return Err(meaning::refusal(answer, client.final_codes, client.max_body).await);
     }
     let headers = answer.headers().clone();
-    if wanted == Wanted::Json && !classify::is_json(&headers) {
+    if wanted == Wanted::Json && !meaning::is_json(&headers) {
         // Something in between may have answered: that says nothing of the effect.
         tracing::debug!(%status, "an answer isn't JSON");
         return Err(unreadable());
@@ -243,12 +251,4 @@ async fn exchange(
         Wanted::Json => answer.read(client.max_body).await?,
     };
     Ok(Raw { status, headers, body })
-}
-
-fn settle(permit: Permit, error: Option<&ErrorKind>) {
-    match classify::verdict(error) {
-        Verdict::Success => permit.success(),
-        Verdict::Failure(reason) => permit.failure(reason),
-        Verdict::Ignored => permit.ignored(),
-    }
 }

@@ -5,6 +5,7 @@
 mod contract;
 mod effects;
 mod failures;
+mod metrics;
 mod recovery;
 mod rollback;
 mod server;

@@ -58,11 +58,8 @@ pub async fn run(
         warehouse: WarehouseClient::new(warehouse),
         warranty: WarrantyClient::new(warranty),
     };
-    let site = Site {
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: false,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: false };
     boot::serve(base, site, listener, shutdown).await
 }
 

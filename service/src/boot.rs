@@ -103,8 +103,7 @@ pub async fn serve(
         defers: site.defers,
     };
     let manage = manage::routes(Panel::new(config.name, registry));
-    let (routes, document) =
-        site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
+    let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
     let routes = routes.merge(openapi::routes(openapi::complete(document)));
     let app = pipeline::wrap(routes, &shell);
 

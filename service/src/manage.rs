@@ -252,11 +252,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// What a proxy adds to a request that it passes on.
-const PASSED_ON: [HeaderName; 3] = [
-    header::FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("via"),
-];
+const PASSED_ON: [HeaderName; 3] =
+    [header::FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("via")];
 
 /// The request comes from this machine itself, and through no proxy on it.
 struct Local;

@@ -109,11 +109,8 @@ pub async fn run(
         warranty: WarrantyClient::new(warranty),
         known: Arc::default(),
     };
-    let site = Site {
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: true,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: true };
     boot::serve(base, site, listener, shutdown).await
 }
 

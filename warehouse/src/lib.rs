@@ -49,11 +49,8 @@ pub async fn run(
     let peers = base.peers()?;
     let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
     let app = App { db: base.db.clone(), warranty: WarrantyClient::new(warranty) };
-    let site = Site {
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: false,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: false };
     boot::serve(base, site, listener, shutdown).await
 }
 

@@ -46,11 +46,8 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let base = Base::new(config.base);
     let app = App { db: base.db.clone(), period: config.period };
-    let site = Site {
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: false,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: false };
     boot::serve(base, site, listener, shutdown).await
 }
 

@@ -19,11 +19,8 @@
 //! as they happen, by the [HTTP client](crate::http).
 
 use std::sync::Arc;
-use std::time::Duration;
 
-use metrics::{
-    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
-};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 use crate::breaker::{self, State};
 #[cfg(feature = "http")]
@@ -91,12 +88,13 @@ fn float(count: u64) -> f64 {
 
 /// One attempt at a call that went out.
 #[cfg(feature = "http")]
-pub(crate) fn attempt(dependency: &Arc<str>, verdict: &Verdict, took: Duration) {
+pub(crate) fn attempt(dependency: &Arc<str>, verdict: &Verdict, took: std::time::Duration) {
     let outcome = match verdict {
         Verdict::Success => "success",
         Verdict::Failure(_) => "failure",
         Verdict::Ignored => "ignored",
     };
     let dependency = Arc::clone(dependency);
-    histogram!(CALL_DURATION, "dependency" => dependency, "outcome" => outcome).record(took);
+    metrics::histogram!(CALL_DURATION, "dependency" => dependency, "outcome" => outcome)
+        .record(took);
 }

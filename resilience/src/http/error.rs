@@ -138,17 +138,17 @@ impl ErrorKind {
     /// as a success does.
     pub(super) fn effect(&self, accepted: bool, no_effect_codes: &[&str]) -> Effect {
         match self {
-            Self::Invalid(_)
-            | Self::Rejected(_)
-            | Self::Connect(_)
-            | Self::DeadlineExceeded
-            | Self::Refused(_) => Effect::None,
             Self::TimedOut { .. } | Self::Lost(_) | Self::Unreadable(_) if accepted => Effect::Done,
             Self::TimedOut { .. } | Self::Lost(_) | Self::Unreadable(_) => Effect::Unknown,
             // The earlier request that still runs may have its effect.
             Self::Busy(refusal) if refusal.status == StatusCode::CONFLICT => Effect::Unknown,
-            // Turned away at the door: RFC 9110 (15.5.2) and RFC 6585 (4).
-            Self::Busy(_) => Effect::None,
+            // Any other is turned away at the door: RFC 9110 (15.5.2) and RFC 6585 (4).
+            Self::Busy(_)
+            | Self::Invalid(_)
+            | Self::Rejected(_)
+            | Self::Connect(_)
+            | Self::DeadlineExceeded
+            | Self::Refused(_) => Effect::None,
             Self::Downstream(refusal) | Self::Unavailable(refusal) => {
                 match refusal.code.as_deref() {
                     Some(code) if no_effect_codes.contains(&code) => Effect::None,

@@ -13,7 +13,9 @@ use chrono::{DateTime, SecondsFormat, Utc};
 use http::request::Parts;
 use http::{HeaderName, StatusCode, header};
 use resilience::breaker;
+use resilience::bulkhead::BulkheadSnapshot;
 use resilience::registry::Registry;
+use resilience::retry::RetryBudgetSnapshot;
 use serde::Serialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
@@ -51,6 +53,8 @@ struct Resilience {
     /// The replica that answers; another one is another process.
     replica: Uuid,
     breakers: Vec<Breaker>,
+    bulkheads: Vec<Bulkhead>,
+    retry_budgets: Vec<RetryBudget>,
 }
 
 /// A circuit breaker. Counts are since the replica's start; each call that was let through ends as
@@ -135,6 +139,72 @@ impl From<breaker::Snapshot> for Breaker {
     }
 }
 
+/// A bound on the calls in flight. Counts are since the replica's start.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Bulkhead {
+    name: String,
+    /// Calls that there may be at a time.
+    limit: usize,
+    /// Calls that have a place.
+    in_flight: usize,
+    /// Calls that wait for one.
+    waiting: usize,
+    /// Calls that got one.
+    admitted: u64,
+    /// Those of them that had to wait.
+    queued: u64,
+    /// For how long, in milliseconds, all together.
+    waited_ms: u64,
+    /// Calls that got none.
+    rejected: u64,
+}
+
+impl From<BulkheadSnapshot> for Bulkhead {
+    fn from(bulkhead: BulkheadSnapshot) -> Self {
+        Self {
+            name: bulkhead.name.to_string(),
+            limit: bulkhead.limit,
+            in_flight: bulkhead.in_flight,
+            waiting: bulkhead.waiting,
+            admitted: bulkhead.admitted,
+            queued: bulkhead.queued,
+            waited_ms: millis(bulkhead.waited),
+            rejected: bulkhead.rejected,
+        }
+    }
+}
+
+/// What retries may add to a dependency's traffic.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct RetryBudget {
+    name: String,
+    /// Successes in its window, which pay for retries.
+    recent_successes: u64,
+    /// Retries in its window.
+    recent_retries: u64,
+    /// Retries that would be granted now.
+    available: u64,
+    /// Retries since the replica's start.
+    retries: u64,
+    /// Retries that there was no budget for.
+    denied: u64,
+}
+
+impl From<RetryBudgetSnapshot> for RetryBudget {
+    fn from(budget: RetryBudgetSnapshot) -> Self {
+        Self {
+            name: budget.name.to_string(),
+            recent_successes: budget.recent_successes,
+            recent_retries: budget.recent_retries,
+            available: budget.available,
+            retries: budget.retries,
+            denied: budget.denied,
+        }
+    }
+}
+
 /// RFC 3339 in UTC, to the microsecond.
 pub(crate) fn rfc3339(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Micros, false)
@@ -154,6 +224,8 @@ async fn show(State(panel): State<Panel>) -> Json<Resilience> {
         service: panel.service,
         replica: panel.replica,
         breakers: snapshot.breakers.into_iter().map(Breaker::from).collect(),
+        bulkheads: snapshot.bulkheads.into_iter().map(Bulkhead::from).collect(),
+        retry_budgets: snapshot.retry_budgets.into_iter().map(RetryBudget::from).collect(),
     })
 }
 

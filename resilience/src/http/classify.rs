@@ -2,10 +2,9 @@
 
 use ::http::StatusCode;
 
-use super::error::{ErrorKind, NoAnswer, Refusal};
+use super::error::{ErrorKind, Refusal, ran_out_of_time};
 use crate::classify::{Classify, Verdict};
-
-const DEADLINE_EXCEEDED: &str = "deadline_exceeded";
+use crate::pipeline::NoAnswer;
 
 /// Tells failures of the hop that was called from those of others, as the table in
 /// [`http`](super) has it. What a [`Client`](super::Client) does unless it is told otherwise.
@@ -54,6 +53,7 @@ impl Classify<ErrorKind> for ByKind {
             ErrorKind::TimedOut { inherited: true, .. }
             | ErrorKind::Invalid(_)
             | ErrorKind::Rejected(_)
+            | ErrorKind::BulkheadFull(_)
             | ErrorKind::DeadlineExceeded => Verdict::Ignored,
         }
     }
@@ -61,9 +61,4 @@ impl Classify<ErrorKind> for ByKind {
 
 fn answered(refusal: &Refusal) -> Verdict {
     Verdict::Failure(format!("answered {}", refusal.status.as_u16()).into())
-}
-
-fn ran_out_of_time(refusal: &Refusal) -> bool {
-    refusal.status == StatusCode::SERVICE_UNAVAILABLE
-        && refusal.code.as_deref() == Some(DEADLINE_EXCEEDED)
 }

@@ -10,7 +10,11 @@ use super::error::{CallError, Effect, ErrorKind};
 use super::request::Request;
 use super::transport::Transport;
 use crate::breaker::Breaker;
+use crate::bulkhead::Bulkhead;
 use crate::classify::Classify;
+use crate::clock::{Clock, SystemClock};
+use crate::pipeline::Pipeline;
+use crate::retry::Retry;
 
 /// A client bound to one dependency. Clones are cheap and share everything.
 ///
@@ -38,6 +42,8 @@ pub(super) struct Inner {
     pub(super) name: Arc<str>,
     pub(super) base: Url,
     pub(super) breaker: Breaker,
+    pub(super) pipeline: Pipeline,
+    pub(super) clock: Arc<dyn Clock>,
     pub(super) classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     pub(super) timeout: Duration,
     pub(super) final_codes: &'static [&'static str],
@@ -54,6 +60,9 @@ impl Client {
             name: name.into(),
             base,
             breaker: None,
+            bulkhead: None,
+            retry: None,
+            clock: Arc::new(SystemClock),
             classify: Box::new(ByKind),
             timeout: Duration::from_millis(500),
             final_codes: &[],
@@ -119,6 +128,9 @@ pub struct ClientBuilder {
     name: String,
     base: Url,
     breaker: Option<Breaker>,
+    bulkhead: Option<Bulkhead>,
+    retry: Option<Retry>,
+    clock: Arc<dyn Clock>,
     classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     timeout: Duration,
     final_codes: &'static [&'static str],
@@ -127,7 +139,7 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// How long one call may take, from connecting to the last byte. The default is 500 ms.
+    /// How long an attempt may take, from connecting to the last byte. The default is 500 ms.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -137,6 +149,27 @@ impl ClientBuilder {
     /// name.
     pub fn breaker(mut self, breaker: Breaker) -> Self {
         self.breaker = Some(breaker);
+        self
+    }
+
+    /// Bounds the calls in flight. The default is no bound.
+    pub fn bulkhead(mut self, bulkhead: Bulkhead) -> Self {
+        self.bulkhead = Some(bulkhead);
+        self
+    }
+
+    /// Makes calls again that failed: those whose answer, or its absence, may be another one next
+    /// time, and of them only those that are [idempotent](Request::idempotent), or certainly had no
+    /// effect. A `Retry-After` is honoured, and an answer that names a system further down is never
+    /// repeated. The default is to repeat nothing.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Where the time comes from. The default is the [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
         self
     }
 
@@ -168,12 +201,26 @@ impl ClientBuilder {
 
     /// The client, on the connections of this transport.
     pub fn build(self, transport: &Transport) -> Client {
-        let breaker = self.breaker.unwrap_or_else(|| Breaker::builder(self.name.clone()).build());
+        let breaker = self.breaker.unwrap_or_else(|| {
+            Breaker::builder(self.name.clone()).clock(Arc::clone(&self.clock)).build()
+        });
+        let mut pipeline = Pipeline::builder(self.name.clone())
+            .breaker(breaker.clone())
+            .timeout(self.timeout)
+            .clock(Arc::clone(&self.clock));
+        if let Some(bulkhead) = self.bulkhead {
+            pipeline = pipeline.bulkhead(bulkhead);
+        }
+        if let Some(retry) = self.retry {
+            pipeline = pipeline.retry(retry);
+        }
         Client {
             inner: Arc::new(Inner {
                 name: self.name.into(),
                 base: self.base,
                 breaker,
+                pipeline: pipeline.build(),
+                clock: self.clock,
                 classify: self.classify,
                 timeout: self.timeout,
                 final_codes: self.final_codes,

@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 
+use super::exchange::Fault;
 use crate::breaker::Rejection;
+use crate::bulkhead::BulkheadFull;
+use crate::pipeline::{self, Error, NoAnswer};
+use crate::retry::Advice;
 
 /// A call that didn't bring what was asked for. Its text is fit for users: no addresses.
 #[derive(Clone)]
@@ -42,6 +46,8 @@ pub enum ErrorKind {
     Invalid(String),
     /// The breaker let nothing through.
     Rejected(Rejection),
+    /// As many calls are in flight as there may be, so nothing was sent.
+    BulkheadFull(BulkheadFull),
     /// There was no connection, so nothing was sent.
     Connect(String),
     /// Less than a millisecond was left, so nothing was sent.
@@ -146,6 +152,7 @@ impl ErrorKind {
             Self::Busy(_)
             | Self::Invalid(_)
             | Self::Rejected(_)
+            | Self::BulkheadFull(_)
             | Self::Connect(_)
             | Self::DeadlineExceeded
             | Self::Refused(_) => Effect::None,
@@ -159,12 +166,76 @@ impl ErrorKind {
     }
 }
 
+impl ErrorKind {
+    /// Whether another attempt may end better.
+    pub(super) fn advice(&self) -> Advice {
+        let after = |advice: Advice, refusal: &Refusal| match refusal.retry_after {
+            Some(wait) => advice.after(wait),
+            None => advice,
+        };
+        match self {
+            Self::Connect(_) | Self::Lost(_) | Self::Unreadable(_) | Self::TimedOut { .. } => {
+                Advice::retry()
+            }
+            // The same credentials would be refused again.
+            Self::Busy(refusal) if refusal.status == StatusCode::UNAUTHORIZED => Advice::never(),
+            Self::Busy(refusal) => after(Advice::retry(), refusal),
+            Self::Unavailable(refusal) if is_passing(refusal) => after(Advice::retry(), refusal),
+            Self::Downstream(_) => Advice::downstream(),
+            Self::Invalid(_)
+            | Self::Rejected(_)
+            | Self::BulkheadFull(_)
+            | Self::DeadlineExceeded
+            | Self::Refused(_)
+            | Self::Unavailable(_) => Advice::never(),
+        }
+    }
+}
+
+/// Whether a 5xx may be another answer next time: not one that says what it can't do at all, and
+/// not one that wants more time than there is.
+fn is_passing(refusal: &Refusal) -> bool {
+    let passing = [
+        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
+    passing.contains(&refusal.status) && !ran_out_of_time(refusal)
+}
+
+const DEADLINE_EXCEEDED: &str = "deadline_exceeded";
+
+/// The service refused what it couldn't have finished in time.
+pub(super) fn ran_out_of_time(refusal: &Refusal) -> bool {
+    refusal.status == StatusCode::SERVICE_UNAVAILABLE
+        && refusal.code.as_deref() == Some(DEADLINE_EXCEEDED)
+}
+
+impl From<Error<Fault>> for ErrorKind {
+    fn from(error: Error<Fault>) -> Self {
+        match error.into_kind() {
+            pipeline::ErrorKind::Rejected(rejection) => Self::Rejected(rejection),
+            pipeline::ErrorKind::BulkheadFull(full) => Self::BulkheadFull(full),
+            pipeline::ErrorKind::DeadlineExceeded => Self::DeadlineExceeded,
+            pipeline::ErrorKind::TimedOut { limit, inherited } => {
+                Self::TimedOut { limit, inherited }
+            }
+            pipeline::ErrorKind::Failed(fault) => fault.kind,
+        }
+    }
+}
+
 impl fmt::Display for CallError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let called = &self.inner.called;
         match self.kind() {
             ErrorKind::Invalid(what) => write!(f, "the request to {called} is invalid: {what}"),
             ErrorKind::Rejected(rejection) => rejection.explain(called, f),
+            ErrorKind::BulkheadFull(full) => {
+                let limit = full.limit();
+                write!(f, "{called} is busy: {limit} calls are in flight, as many as there may be")
+            }
             ErrorKind::DeadlineExceeded => write!(f, "no time is left to ask {called}"),
             ErrorKind::TimedOut { limit, inherited: true } => {
                 write!(f, "{called} gave no answer within the {} ms left", limit.as_millis())
@@ -205,12 +276,3 @@ impl fmt::Debug for CallError {
 }
 
 impl std::error::Error for CallError {}
-
-/// The text for an answer that didn't come in time.
-pub(super) struct NoAnswer(pub(super) Duration);
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer within {} ms", self.0.as_millis())
-    }
-}

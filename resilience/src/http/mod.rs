@@ -39,6 +39,7 @@ mod classify;
 mod client;
 mod context;
 mod error;
+mod exchange;
 mod meaning;
 mod request;
 mod tls;

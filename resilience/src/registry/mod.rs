@@ -31,6 +31,10 @@ use std::fmt;
 use std::sync::Arc;
 
 use crate::breaker::{self, Breaker, BreakerBuilder};
+#[cfg(feature = "pipeline")]
+use crate::bulkhead::{Bulkhead, BulkheadBuilder, BulkheadSnapshot};
+#[cfg(feature = "pipeline")]
+use crate::retry::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 pub use key::Key;
 use shelf::{Member, Shelf};
 
@@ -45,6 +49,10 @@ pub struct Registry {
 
 struct Inner {
     breakers: Shelf<Breaker>,
+    #[cfg(feature = "pipeline")]
+    bulkheads: Shelf<Bulkhead>,
+    #[cfg(feature = "pipeline")]
+    retry_budgets: Shelf<RetryBudget>,
 }
 
 /// There is no room for one more, as all that there are are in use. Raise the capacity, or find out
@@ -71,6 +79,12 @@ impl std::error::Error for RegistryFull {}
 pub struct Snapshot {
     /// Its breakers.
     pub breakers: Vec<breaker::Snapshot>,
+    /// Its bulkheads.
+    #[cfg(feature = "pipeline")]
+    pub bulkheads: Vec<BulkheadSnapshot>,
+    /// Its retry budgets.
+    #[cfg(feature = "pipeline")]
+    pub retry_budgets: Vec<RetryBudgetSnapshot>,
 }
 
 impl Registry {
@@ -81,7 +95,15 @@ impl Registry {
 
     /// Room for this many of each kind (at least one).
     pub fn with_capacity(capacity: usize) -> Self {
-        Self { inner: Arc::new(Inner { breakers: Shelf::new(capacity) }) }
+        Self {
+            inner: Arc::new(Inner {
+                breakers: Shelf::new(capacity),
+                #[cfg(feature = "pipeline")]
+                bulkheads: Shelf::new(capacity),
+                #[cfg(feature = "pipeline")]
+                retry_budgets: Shelf::new(capacity),
+            }),
+        }
     }
 
     /// The breaker for this key, which is its name. The first time it is made with the settings
@@ -111,10 +133,62 @@ impl Registry {
         self.inner.breakers.all()
     }
 
+    /// The bulkhead for this key, which is its name. The first time it is made for this many calls
+    /// and with what `configure` adds; later ones are ignored: to change the limit, use
+    /// [`Bulkhead::resize`].
+    ///
+    /// # Errors
+    ///
+    /// When there are as many as there may be, and each is held by somebody.
+    #[cfg(feature = "pipeline")]
+    pub fn bulkhead(
+        &self,
+        key: &Key,
+        limit: usize,
+        configure: impl FnOnce(BulkheadBuilder) -> BulkheadBuilder,
+    ) -> Result<Bulkhead, RegistryFull> {
+        let make = |key: &Key| configure(Bulkhead::builder(key.as_str(), limit)).build();
+        self.inner.bulkheads.get_or_make(key, make)
+    }
+
+    /// All bulkheads, sorted by key.
+    #[cfg(feature = "pipeline")]
+    pub fn bulkheads(&self) -> Vec<(Key, Bulkhead)> {
+        self.inner.bulkheads.all()
+    }
+
+    /// The retry budget for this key, which is its name. The first time it is made with what
+    /// `configure` adds; later ones are ignored.
+    ///
+    /// # Errors
+    ///
+    /// When there are as many as there may be, and each is held by somebody or has something in its
+    /// window.
+    #[cfg(feature = "pipeline")]
+    pub fn retry_budget(
+        &self,
+        key: &Key,
+        configure: impl FnOnce(RetryBudgetBuilder) -> RetryBudgetBuilder,
+    ) -> Result<RetryBudget, RegistryFull> {
+        let make = |key: &Key| configure(RetryBudget::builder(key.as_str())).build();
+        self.inner.retry_budgets.get_or_make(key, make)
+    }
+
+    /// All retry budgets, sorted by key.
+    #[cfg(feature = "pipeline")]
+    pub fn retry_budgets(&self) -> Vec<(Key, RetryBudget)> {
+        self.inner.retry_budgets.all()
+    }
+
     /// Everything in it, at this moment.
     pub fn snapshot(&self) -> Snapshot {
-        let breakers = self.breakers();
-        Snapshot { breakers: breakers.iter().map(|(_, breaker)| breaker.snapshot()).collect() }
+        Snapshot {
+            breakers: self.inner.breakers.snapshots(Breaker::snapshot),
+            #[cfg(feature = "pipeline")]
+            bulkheads: self.inner.bulkheads.snapshots(Bulkhead::snapshot),
+            #[cfg(feature = "pipeline")]
+            retry_budgets: self.inner.retry_budgets.snapshots(RetryBudget::snapshot),
+        }
     }
 }
 
@@ -126,7 +200,7 @@ impl Default for Registry {
 
 impl fmt::Debug for Registry {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let breakers: Vec<_> = self.breakers().into_iter().map(|(_, breaker)| breaker).collect();
+        let breakers = self.inner.breakers.snapshots(Breaker::clone);
         f.debug_struct("Registry").field("breakers", &breakers).finish_non_exhaustive()
     }
 }
@@ -139,106 +213,23 @@ impl Member for Breaker {
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use std::time::Duration;
+#[cfg(feature = "pipeline")]
+impl Member for Bulkhead {
+    const KIND: &'static str = "bulkheads";
 
-    use super::*;
-    use crate::breaker::State;
-    use crate::testkit::ManualClock;
-
-    fn names(registry: &Registry) -> Vec<String> {
-        registry.breakers().iter().map(|(key, _)| key.to_string()).collect()
-    }
-
-    /// Full of one breaker, in whatever condition `wear` leaves it.
-    fn full_of(wear: impl FnOnce(&Breaker)) -> Registry {
-        let registry = Registry::with_capacity(1);
-        let used = registry.breaker(&Key::new("used"), |breaker| breaker).expect("room");
-        wear(&used);
-        drop(used);
-        registry
-    }
-
-    fn makes_way(registry: &Registry) -> bool {
-        let made = registry.breaker(&Key::new("new"), |breaker| breaker);
-        assert_eq!(made.is_ok(), names(registry) == ["new"]);
-        made.is_ok()
-    }
-
-    #[test]
-    fn one_key_is_one_breaker_by_that_name() {
-        let registry = Registry::new();
-        let key = Key::new("billing").class("write");
-        let one = registry.breaker(&key, |breaker| breaker.consecutive_failures(1)).expect("room");
-        let other = registry.breaker(&key, |breaker| breaker).expect("room");
-        one.acquire().expect("closed").failure("no answer");
-        assert_eq!((other.state(), other.name()), (State::Open, "billing/write"));
-        assert!(registry.find_breaker("billing").is_none());
-        assert!(registry.find_breaker("billing/write").is_some());
-    }
-
-    #[test]
-    fn the_snapshot_is_sorted_by_name() {
-        let registry = Registry::new();
-        for name in ["c", "a/write", "b", "a/read"] {
-            registry.breaker(&Key::new(name), |breaker| breaker).expect("room");
-        }
-        let names: Vec<_> =
-            registry.snapshot().breakers.into_iter().map(|breaker| breaker.name).collect();
-        assert_eq!(names, ["a/read", "a/write", "b", "c"].map(Arc::<str>::from));
-    }
-
-    #[test]
-    fn an_idle_closed_breaker_that_remembers_nothing_makes_way() {
-        assert!(makes_way(&full_of(|_| {})));
-        let succeeded = |breaker: &Breaker| breaker.acquire().expect("closed").success();
-        assert!(makes_way(&full_of(succeeded)));
-        assert!(makes_way(&full_of(|breaker| {
-            breaker.acquire().expect("closed").failure("once");
-            succeeded(breaker);
-        })));
-    }
-
-    #[test]
-    fn an_open_breaker_never_makes_way() {
-        assert!(!makes_way(&full_of(|breaker| {
-            for _ in 0..3 {
-                breaker.acquire().expect("closed").failure("no answer");
-            }
-        })));
-        assert!(!makes_way(&full_of(Breaker::force_open)));
-        assert!(!makes_way(&full_of(Breaker::force_closed)));
-    }
-
-    #[test]
-    fn a_breaker_that_remembers_a_failure_never_makes_way() {
-        assert!(!makes_way(&full_of(|breaker| {
-            breaker.acquire().expect("closed").failure("once");
-        })));
-    }
-
-    #[test]
-    fn a_breaker_whose_window_holds_calls_makes_way_when_they_have_left_it() {
-        let clock = ManualClock::new();
-        let registry = Registry::with_capacity(1);
-        let rates = |breaker: BreakerBuilder| {
-            breaker.failure_rate(0.5).window(Duration::from_secs(10)).clock(clock.clone())
-        };
-        let watched = registry.breaker(&Key::new("watched"), rates).expect("room");
-        watched.acquire().expect("closed").failure("once");
-        drop(watched);
-        assert!(!makes_way(&registry));
-        clock.advance(Duration::from_secs(11));
-        assert!(makes_way(&registry));
-    }
-
-    #[test]
-    fn a_busy_breaker_never_makes_way() {
-        let mut permit = None;
-        let registry = full_of(|breaker| permit = breaker.acquire_owned().ok());
-        assert!(!makes_way(&registry));
-        permit.expect("closed").success();
-        assert!(makes_way(&registry));
+    fn is_dispensable(&self) -> bool {
+        Self::is_dispensable(self)
     }
 }
+
+#[cfg(feature = "pipeline")]
+impl Member for RetryBudget {
+    const KIND: &'static str = "retry budgets";
+
+    fn is_dispensable(&self) -> bool {
+        Self::is_dispensable(self)
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -75,6 +75,11 @@ impl<T: Member> Shelf<T> {
         let places = self.lock();
         places.by_key.iter().map(|(key, place)| (key.clone(), place.member.clone())).collect()
     }
+
+    /// What `show` says of all of them, sorted by key.
+    pub(super) fn snapshots<S>(&self, show: impl Fn(&T) -> S) -> Vec<S> {
+        self.lock().by_key.values().map(|place| show(&place.member)).collect()
+    }
 }
 
 impl<T: Member> Places<T> {

@@ -7,6 +7,7 @@ mod effects;
 mod failures;
 mod metrics;
 mod recovery;
+mod retries;
 mod rollback;
 mod server;
 mod subscriber;

@@ -9,22 +9,33 @@
 //! | `resilience_breaker_in_flight` | gauge | `breaker` | calls under way |
 //! | `resilience_breaker_hung` | gauge | `breaker` | those that take longer than the slow threshold |
 //! | `resilience_breaker_dropped_events_total` | counter | `breaker` | events that a subscriber was too slow for |
-//! | `resilience_call_duration_seconds` | histogram | `dependency`, `outcome` | attempts that went out, by what they said about the dependency: `success`, `failure`, `ignored` |
+//! | `resilience_bulkhead_limit` | gauge | `bulkhead` | calls that there may be at a time |
+//! | `resilience_bulkhead_in_flight` | gauge | `bulkhead` | calls that have a place |
+//! | `resilience_bulkhead_waiting` | gauge | `bulkhead` | calls that wait for one |
+//! | `resilience_bulkhead_admitted_total` | counter | `bulkhead` | calls that got one |
+//! | `resilience_bulkhead_queued_total` | counter | `bulkhead` | those of them that had to wait |
+//! | `resilience_bulkhead_waited_milliseconds_total` | counter | `bulkhead` | for how long, all together |
+//! | `resilience_bulkhead_rejected_total` | counter | `bulkhead` | calls that got none |
+//! | `resilience_retries_total` | counter | `budget`, `outcome` | retries that were wanted, and `granted` or `denied` by the budget |
+//! | `resilience_retry_budget_available` | gauge | `budget` | retries that would be granted now |
+//! | `resilience_call_duration_seconds` | histogram | `dependency`, `outcome` | attempts that went out, by what they said about the dependency: `success`, `failure`, `ignored`, or `abandoned` when nobody waited any more |
 //!
-//! `breaker` is a [`Key`](crate::registry::Key), `dependency` its first part; both come from the
-//! code, and the other labels have the values above, so that the number of series is bounded.
+//! `breaker`, `bulkhead` and `budget` are a [`Key`](crate::registry::Key), `dependency` is its first
+//! part; they come from the code, and the other labels have the values above, so that the number of
+//! series is bounded.
 //!
 //! A breaker's way of a few nanoseconds has no room for the facade. It counts by itself, and
 //! [`Registry::publish`] takes the counts over: call it before each scrape. Durations are recorded
 //! as they happen, by the [HTTP client](crate::http).
+
+#[cfg(feature = "pipeline")]
+mod pipeline;
 
 use std::sync::Arc;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
 use crate::breaker::{self, State};
-#[cfg(feature = "http")]
-use crate::classify::Verdict;
 use crate::registry::Registry;
 
 const BREAKER_STATE: &str = "resilience_breaker_state";
@@ -48,6 +59,8 @@ pub fn describe() {
     describe_gauge!(BREAKER_IN_FLIGHT, "Calls under way");
     describe_gauge!(BREAKER_HUNG, "Calls under way for longer than the slow threshold");
     describe_counter!(BREAKER_DROPPED_EVENTS, "Events that a subscriber was too slow for");
+    #[cfg(feature = "pipeline")]
+    pipeline::describe();
     describe_histogram!(CALL_DURATION, Unit::Seconds, "Attempts that went out");
 }
 
@@ -56,6 +69,8 @@ impl Registry {
     pub fn publish(&self) {
         let snapshot = self.snapshot();
         snapshot.breakers.iter().for_each(breaker);
+        #[cfg(feature = "pipeline")]
+        pipeline::publish(&snapshot);
     }
 }
 
@@ -88,12 +103,7 @@ fn float(count: u64) -> f64 {
 
 /// One attempt at a call that went out.
 #[cfg(feature = "http")]
-pub(crate) fn attempt(dependency: &Arc<str>, verdict: &Verdict, took: std::time::Duration) {
-    let outcome = match verdict {
-        Verdict::Success => "success",
-        Verdict::Failure(_) => "failure",
-        Verdict::Ignored => "ignored",
-    };
+pub(crate) fn attempt(dependency: &Arc<str>, outcome: &'static str, took: std::time::Duration) {
     let dependency = Arc::clone(dependency);
     metrics::histogram!(CALL_DURATION, "dependency" => dependency, "outcome" => outcome)
         .record(took);

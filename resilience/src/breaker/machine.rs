@@ -20,10 +20,6 @@ use crate::sync::Ordering;
 /// What a policy asks for beyond this is cut, so that adding it to a moment can't overflow.
 const LONGEST_OPEN: Duration = Duration::from_hours(24 * 365);
 
-/// While a probe is under way, how soon it is worth asking again. Not the probe's lease: that is
-/// for probes that hang, and a healed dependency answers long before.
-const PROBE_HINT: u64 = 500_000_000;
-
 pub(super) fn nanos(duration: Duration) -> u64 {
     u64::try_from(duration.min(LONGEST_OPEN).as_nanos()).unwrap_or(u64::MAX)
 }
@@ -144,7 +140,7 @@ impl Machine {
         }
         let carried = self.window_counts(now, hot);
         self.window = length;
-        hot.window_slicer.set(length / SLICES);
+        hot.window_width.store((length / SLICES).max(1), Ordering::Relaxed);
         self.empty_window(hot);
         self.carried =
             (carried != WindowCounts::default()).then(|| (carried, hot.slice(now).number));
@@ -193,7 +189,7 @@ impl Machine {
             state: self.state,
             reason: self.reason.clone(),
             until: self.refused_until(),
-            hint: self.waits.first(),
+            hint: nanos(self.waits.first()),
         }));
         let word = Word::new(self.state, flags, self.probes.len(), self.generation);
         hot.word.store(word.0, Ordering::Release);
@@ -376,7 +372,7 @@ impl Machine {
         }
         self.empty_window(hot);
         // Calls that began under an earlier generation open nothing, however long they hang.
-        hot.watch_era.store(hot.watch_slicer.slice(now) + 1, Ordering::Relaxed);
+        hot.watch_era.store(hot.watch_slice(now) + 1, Ordering::Relaxed);
     }
 
     pub(super) fn force(&mut self, state: State, hot: &Hot) -> Option<Announced> {
@@ -423,21 +419,10 @@ impl Machine {
 
 fn set_slow_call(threshold: u64, hot: &Hot) {
     if hot.slow.swap(threshold, Ordering::Relaxed) != threshold {
-        hot.watch_slicer.set(threshold.div_ceil(PER_THRESHOLD));
+        hot.watch_width.store(threshold.div_ceil(PER_THRESHOLD).max(1), Ordering::Relaxed);
         hot.watch_plan.fetch_add(1, Ordering::Relaxed);
         // Of slices of the former width.
         hot.watch_era.store(0, Ordering::Relaxed);
         hot.hung_judged.store(0, Ordering::Relaxed);
-    }
-}
-
-/// How long a call that came now has to wait, where it is known.
-pub(super) fn wait(facts: &Facts, now: u64) -> Duration {
-    let left = facts.until.saturating_sub(now);
-    match facts.state {
-        State::Closed | State::ForcedClosed => Duration::ZERO,
-        State::Open => Duration::from_nanos(left),
-        State::HalfOpen => Duration::from_nanos(left.min(PROBE_HINT)),
-        State::ForcedOpen => facts.hint,
     }
 }

@@ -73,13 +73,27 @@ fn add(to: &AtomicI64, n: i64) {
 
 impl Watch {
     /// Counts a call that starts now (`1`) or ends now (`-1`) and started in this slice.
+    #[inline(always)]
     pub(super) fn add(&self, plan: Plan, slice: u64, n: i64) {
-        self.follow(plan);
-        let slot = &self.slots[usize::try_from(slice % SLOTS as u64).unwrap_or_default()];
+        if self.plan.load(Ordering::Relaxed) != plan.number
+            || self.era.load(Ordering::Relaxed) != plan.era
+        {
+            self.follow(plan);
+        }
+        let slot = self.slot(slice);
         let present = slot.slice.load(Ordering::Relaxed);
         if present == slice {
             slot.net.store(slot.net.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-        } else if present == EMPTY || present < slice {
+        } else {
+            self.add_beyond(plan, slice, n);
+        }
+    }
+
+    #[cold]
+    fn add_beyond(&self, plan: Plan, slice: u64, n: i64) {
+        let slot = self.slot(slice);
+        let present = slot.slice.load(Ordering::Relaxed);
+        if present == EMPTY || present < slice {
             let net = slot.net.load(Ordering::Relaxed);
             // Emptied before it is added elsewhere: a reader in between misses it, and never
             // counts it twice.
@@ -94,10 +108,16 @@ impl Watch {
         }
     }
 
+    #[inline]
+    fn slot(&self, slice: u64) -> &Slot {
+        &self.slots[usize::try_from(slice % SLOTS as u64).unwrap_or_default()]
+    }
+
     fn beyond(&self, plan: Plan, slice: u64) -> &AtomicI64 {
         if slice >= plan.era { &self.older } else { &self.ancient }
     }
 
+    #[cold]
     fn follow(&self, plan: Plan) {
         if self.plan.load(Ordering::Relaxed) != plan.number {
             for slot in &self.slots {

@@ -12,7 +12,7 @@ use axum::serve::ListenerExt;
 use diesel_migrations::EmbeddedMigrations;
 use http::header::CONTENT_TYPE;
 use resilience::registry::Registry;
-use resilience::retry::RetryPolicy;
+use resilience::retry::Backoff;
 use resilience::rollback::Backlog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -50,9 +50,8 @@ impl Base {
     /// Connects to nothing yet.
     pub fn new(config: BaseConfig) -> Self {
         let lifecycle = Lifecycle::new();
-        let retries = RetryPolicy::new()
-            .initial(Duration::from_millis(100))
-            .max_interval(Duration::from_secs(1));
+        let retries =
+            Backoff::new().initial(Duration::from_millis(100)).max_interval(Duration::from_secs(1));
         Self {
             db: Db::new(&config),
             backlog: Backlog::new(lifecycle.tasks().clone(), retries),

@@ -165,6 +165,8 @@ impl From<CallError> for Failure {
             {
                 Self::deadline_exceeded().with_source(error)
             }
+            // Our own bound, whoever is called.
+            ErrorKind::BulkheadFull(_) => Self::unavailable(code::OVERLOADED, error.to_string()),
             _ => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 code::DEPENDENCY_UNAVAILABLE,

@@ -1,6 +1,6 @@
 //! One attempt at a request: what goes out, what comes back, and what is known of its effect.
 
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};

@@ -1,8 +1,10 @@
-//! HTTP calls to one dependency, through its breaker, within a deadline.
+//! HTTP calls to one dependency, through a [`Pipeline`](crate::pipeline): deadline → bulkhead → retry
+//! → breaker → timeout → call.
 //!
 //! - [`Transport`] holds the connections; the clients share it. The only module that knows
 //!   `reqwest`.
-//! - [`Client`] is bound to one dependency: base address, breaker, timeout, what its codes mean.
+//! - [`Client`] is bound to one dependency and one class of calls to it: base address, the stages of
+//!   its pipeline, what its codes mean.
 //! - [`Request`] is one call. It either returns what was asked for, or a [`CallError`] that says
 //!   what is known: whose fault, whether anything may have happened, when to come back.
 //! - [`Context`] is what a request passes on to all the calls made for it.
@@ -13,6 +15,7 @@
 //! |---|---|---|---|
 //! | the expected status, with a readable body | | | success |
 //! | breaker open | [`Rejected`](ErrorKind::Rejected) | none | |
+//! | as many calls in flight as there may be | [`BulkheadFull`](ErrorKind::BulkheadFull) | none | |
 //! | less than 1 ms left | [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) | none | |
 //! | no connection | [`Connect`](ErrorKind::Connect) | none | failure |
 //! | none within the timeout | [`TimedOut`](ErrorKind::TimedOut) | unknown¹ | failure, or ignored where the deadline was the shorter |
@@ -34,6 +37,26 @@
 //! is unknown.
 //!
 //! An error body is a JSON object with a string `code` and a string `message`.
+//!
+//! # What is sent along
+//!
+//! The [`Context`]'s headers (the request's id, `traceparent`), `Accept: application/json`, and in
+//! `X-Request-Timeout` the milliseconds that the attempt may take: the next hop refuses what it can't
+//! finish. [`Request::idempotency_key`] and [`Request::compensate`] add theirs.
+//!
+//! # What is repeated
+//!
+//! Nothing, unless the client was given a [`Retry`](ClientBuilder::retry). Then: no connection, a
+//! timeout that wasn't the deadline's, a lost or unreadable answer, 409 `idempotency_in_progress`,
+//! 429, and 500, 502, 503, 504. Of these only requests that are idempotent by their method, by an
+//! [`idempotency_key`](Request::idempotency_key) or because [they say so](Request::idempotent), and
+//! others where the effect is certainly *none*. A `Retry-After` is waited for. An answer that names a
+//! system further down is never repeated: it would multiply the traffic of a system in trouble.
+//!
+//! The effect of an error is that of all attempts taken together.
+//!
+//! *When not to use it*: for downloads and uploads that don't fit into memory, for other content than
+//! JSON, or across a proxy: it makes none of these well.
 
 mod classify;
 mod client;

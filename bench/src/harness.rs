@@ -1,0 +1,141 @@
+//! Takes the time of calls: every case in every round, so that what disturbs one disturbs all.
+
+use std::hint::black_box;
+use std::sync::Barrier;
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// How many threads call at once.
+pub const THREADS: [usize; 3] = [1, 2, 8];
+
+/// Odd, so that the median is one of them.
+const ROUNDS: usize = 31;
+
+/// How long one sample takes, roughly. With more threads than cores it has to span many of the
+/// scheduler's turns, or the threads would run one after another.
+const SAMPLE: [Duration; 3] =
+    [Duration::from_millis(10), Duration::from_millis(10), Duration::from_millis(40)];
+
+/// Something to be called again and again, by several threads at once.
+pub struct Case {
+    name: &'static str,
+    /// Makes this many calls.
+    run: Box<dyn Fn(u32) + Sync>,
+}
+
+impl Case {
+    /// What a call returns is what keeps it from being optimised away.
+    pub fn new<R>(name: &'static str, call: impl Fn(u32) -> R + Sync + 'static) -> Self {
+        Self::looped(name, move |calls| {
+            for n in 0..calls {
+                black_box(call(black_box(n)));
+            }
+        })
+    }
+
+    /// For what needs something of its own on each thread: makes all the calls itself.
+    pub fn looped(name: &'static str, run: impl Fn(u32) + Sync + 'static) -> Self {
+        Self { name, run: Box::new(run) }
+    }
+}
+
+/// Wall nanoseconds per call per thread: one number per round and number of threads.
+pub struct Timing {
+    pub name: &'static str,
+    rounds: [Vec<f64>; THREADS.len()],
+}
+
+impl Timing {
+    /// `threads` is an index into [`THREADS`].
+    pub fn median(&self, threads: usize) -> f64 {
+        quantile(self.rounds[threads].clone(), 0.5)
+    }
+
+    /// The middle half of the rounds lies within this much, end to end.
+    pub fn spread(&self, threads: usize) -> f64 {
+        let rounds = &self.rounds[threads];
+        quantile(rounds.clone(), 0.75) - quantile(rounds.clone(), 0.25)
+    }
+
+    /// The median over the rounds of how much longer this took than the other in the same round.
+    pub fn over(&self, other: &Self, threads: usize) -> f64 {
+        self.paired(other, threads, |this, other| this - other)
+    }
+
+    /// The median over the rounds of how many times longer this took than the other in the same
+    /// round.
+    pub fn times(&self, other: &Self, threads: usize) -> f64 {
+        self.paired(other, threads, |this, other| this / other)
+    }
+
+    fn paired(&self, other: &Self, threads: usize, of: fn(f64, f64) -> f64) -> f64 {
+        let pairs = self.rounds[threads].iter().zip(&other.rounds[threads]);
+        quantile(pairs.map(|(&this, &other)| of(this, other)).collect(), 0.5)
+    }
+}
+
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_precision_loss,
+    clippy::cast_sign_loss,
+    reason = "an index among a few dozen"
+)]
+fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[((values.len() - 1) as f64 * share).round() as usize]
+}
+
+/// Measures all of them, in the order given.
+pub fn measure(cases: &[Case]) -> Vec<Timing> {
+    let calls: Vec<[u32; THREADS.len()]> = cases.iter().map(calibrate).collect();
+    let mut timings: Vec<Timing> =
+        cases.iter().map(|case| Timing { name: case.name, rounds: Default::default() }).collect();
+    for round in 0..ROUNDS {
+        for threads in 0..THREADS.len() {
+            // Each round begins with another case: none is always the one after the same other.
+            for place in 0..cases.len() {
+                let index = (place + round) % cases.len();
+                let took = sample(&cases[index], threads, calls[index][threads]);
+                timings[index].rounds[threads].push(took);
+            }
+        }
+    }
+    timings
+}
+
+/// How many calls each thread makes in a sample. Warms the case up as well.
+fn calibrate(case: &Case) -> [u32; THREADS.len()] {
+    std::array::from_fn(|threads| {
+        let mut calls = 1_000;
+        loop {
+            let took = sample(case, threads, calls) * f64::from(calls);
+            let wanted = SAMPLE[threads].as_secs_f64() * 1e9;
+            if took * 2.0 >= wanted {
+                break calls;
+            }
+            calls *= 2;
+        }
+    })
+}
+
+/// Wall nanoseconds per call per thread: from the first thread's start to the last one's end,
+/// divided by the calls that each of them made.
+fn sample(case: &Case, threads: usize, calls: u32) -> f64 {
+    let start = Barrier::new(THREADS[threads]);
+    let spans: Vec<(Instant, Instant)> = thread::scope(|scope| {
+        let callers: Vec<_> = (0..THREADS[threads])
+            .map(|_| {
+                scope.spawn(|| {
+                    start.wait();
+                    let began = Instant::now();
+                    (case.run)(calls);
+                    (began, Instant::now())
+                })
+            })
+            .collect();
+        callers.into_iter().map(|caller| caller.join().expect("a case panicked")).collect()
+    });
+    let began = spans.iter().map(|span| span.0).min().expect("at least one thread");
+    let ended = spans.iter().map(|span| span.1).max().expect("at least one thread");
+    (ended - began).as_secs_f64() * 1e9 / f64::from(calls)
+}

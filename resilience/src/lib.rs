@@ -2,6 +2,7 @@
 #![deny(missing_docs)]
 
 pub mod breaker;
+pub mod classify;
 pub mod clock;
 #[cfg(feature = "pipeline")]
 pub mod deadline;
@@ -14,10 +15,12 @@ pub mod random;
 pub mod retry;
 #[cfg(feature = "pipeline")]
 pub mod rollback;
+mod sync;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 
-pub use breaker::{Breaker, BreakerBuilder, FailurePolicy, Permit, Rejection, Snapshot, State};
+pub use breaker::{Breaker, FailurePolicy, Permit, Rejection, Settings, Snapshot, State};
+pub use classify::{Classify, Verdict};
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "pipeline")]
 pub use deadline::{Deadline, InvalidTimeout};

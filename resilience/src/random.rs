@@ -46,8 +46,8 @@ impl Random {
     pub fn fraction(&self) -> f64 {
         // 53 bits are what a double holds exactly.
         #[expect(clippy::cast_precision_loss, reason = "53 bits fit")]
-        let bits = (self.next_u64() >> 11) as f64;
-        bits / (1_u64 << 53) as f64
+        let part = |bits: u64| bits as f64;
+        part(self.next_u64() >> 11) / part(1 << 53)
     }
 
     /// A random part of this duration.

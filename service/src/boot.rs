@@ -154,9 +154,9 @@ async fn metrics(State(pulse): State<Pulse>) -> Response {
     for breaker in &pulse.breakers {
         let labels = [service, ("dependency", breaker.name())].map(|(n, v)| (n, v.to_owned()));
         let open = match breaker.state() {
-            BreakerState::Closed => 0.0,
+            BreakerState::Closed | BreakerState::ForcedClosed => 0.0,
             BreakerState::HalfOpen => 0.5,
-            BreakerState::Open => 1.0,
+            BreakerState::Open | BreakerState::ForcedOpen => 1.0,
         };
         metrics::gauge!("breaker_open", &labels).set(open);
         metrics::counter!("breaker_rejected_total", &labels).absolute(breaker.snapshot().rejected);

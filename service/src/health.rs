@@ -10,7 +10,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use chrono::{DateTime, Local, SecondsFormat, Utc};
 use http::StatusCode;
-use resilience::breaker::Breaker;
+use resilience::breaker::{Breaker, State as BreakerState};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -87,7 +87,7 @@ struct Dependency {
     name: String,
     /// `closed`, `open` or `half_open`.
     #[schema(value_type = String)]
-    state: resilience::breaker::State,
+    state: BreakerState,
     /// Since when, RFC 3339.
     since: String,
 }
@@ -128,7 +128,12 @@ fn dependency(breaker: &Breaker) -> Dependency {
     let snapshot = breaker.snapshot();
     Dependency {
         name: breaker.name().to_owned(),
-        state: snapshot.state,
+        // The contract knows three states: whether an operator wanted it is told elsewhere.
+        state: match snapshot.state {
+            BreakerState::ForcedOpen => BreakerState::Open,
+            BreakerState::ForcedClosed => BreakerState::Closed,
+            state => state,
+        },
         since: rfc3339(snapshot.since),
     }
 }

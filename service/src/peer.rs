@@ -82,7 +82,10 @@ impl PeerConfig {
     /// A client with a breaker of its own. `final_codes` are the codes of its business answers.
     pub fn client(&self, transport: &Transport, final_codes: &'static [&'static str]) -> Client {
         let breaker = Breaker::builder(self.name)
-            .consecutive_failures(self.failures, self.open_for)
+            .consecutive_failures(self.failures)
+            .open_for(self.open_for)
+            // Nobody waits for longer than this for a system that is back.
+            .longest_open(self.open_for)
             // A probe ends with its timeout; one that hangs all the same gives way soon after.
             .probe_lease(self.longest * 2)
             .slow_call(self.longest)

@@ -1,203 +1,407 @@
-//! The state machine. It is given the time, and returns what is to be announced: whoever calls it
-//! holds the lock, and announces after giving it back.
+//! The state machine: everything that happens under the breaker's lock.
+//!
+//! It is given the time, and returns what is to be announced: whoever holds the lock announces
+//! after giving it back. Its last act is always to [publish](Machine::publish) the word that the
+//! calls read.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Duration, SystemTime};
 
-use super::policy::FailurePolicy;
-use super::report::State;
+use super::events::EventKind;
+use super::hot::Hot;
+use super::policy::{Consecutive, FailurePolicy, Waits};
+use super::report::{Facts, State};
+use super::settings::{Policy, Settings};
+use super::watch::PER_THRESHOLD;
+use super::window::{SLICES, WindowCounts};
+use super::word::{DIRTY, HUNG, WATCH, WINDOW, Word};
+use crate::sync::Ordering;
 
 /// What a policy asks for beyond this is cut, so that adding it to a moment can't overflow.
 const LONGEST_OPEN: Duration = Duration::from_hours(24 * 365);
 
-/// While a probe is under way, how soon it is worth asking again. Not the probe's lease: that is
-/// for probes that hang, and a healed dependency answers long before.
-const PROBE_HINT: Duration = Duration::from_millis(500);
+pub(super) fn nanos(duration: Duration) -> u64 {
+    u64::try_from(duration.min(LONGEST_OPEN).as_nanos()).unwrap_or(u64::MAX)
+}
 
 pub(super) struct Machine {
-    phase: Phase,
-    /// Raised with each change of state and each replaced probe. Permits carry the one that they
-    /// were given under; a result from an earlier one decides nothing.
+    state: State,
+    /// Raised with each change of state. Permits carry the one that they were given under; a result
+    /// from an earlier one decides nothing.
     generation: u64,
     since: SystemTime,
     reason: Option<Arc<str>>,
-    policy: Box<dyn FailurePolicy + Send>,
-    stale: u64,
-    abandoned: u64,
+    policy: Rule,
+    waits: Waits,
+    slow_rate: Option<f64>,
+    minimum_calls: u32,
+    max_probes: usize,
+    probe_lease: u64,
+    watched: bool,
+    /// When the wait ends, and how long it was.
+    open_until: u64,
+    open_for: Duration,
+    probes: Vec<Probe>,
+    last_probe: u64,
+    /// What was in the window when it got another length, and when that was.
+    carried: Option<(WindowCounts, u64)>,
+    window: u64,
+    pub(super) opened: u64,
+    sequence: u64,
 }
 
-#[derive(Clone, Copy)]
-enum Phase {
-    Closed,
-    Open {
-        until: Instant,
-        open_for: Duration,
-    },
-    HalfOpen {
-        /// When the lease of the probe under way ends; `None` while no probe is under way.
-        lease_end: Option<Instant>,
-        open_for: Duration,
-    },
+struct Probe {
+    id: u64,
+    lease_end: u64,
 }
 
-pub(super) enum Outcome {
-    Success,
-    Failure(Arc<str>),
-    Ignored,
-    /// Dropped without a result; `slow` is the time held, where that was too long.
-    Abandoned {
-        slow: Option<Duration>,
-    },
+enum Rule {
+    Consecutive(Consecutive),
+    FailureRate(f64),
+    Own(Box<dyn FailurePolicy + Send>),
 }
 
-pub(super) enum Event {
-    Opened { from: State, reason: Option<Arc<str>>, open_for: Duration },
-    Probing,
-    ProbeReplaced,
-    Closed,
+/// What is to be told, in its place among the breaker's events.
+pub(super) struct Announced {
+    pub(super) sequence: u64,
+    pub(super) kind: EventKind,
 }
 
-pub(super) struct Refused {
-    pub(super) state: State,
-    pub(super) reason: Option<Arc<str>>,
-    pub(super) retry_after: Duration,
+pub(super) enum Admission {
+    Call,
+    Probe(u64),
+    Refused,
 }
 
 impl Machine {
-    pub(super) fn new(policy: Box<dyn FailurePolicy + Send>) -> Self {
-        Self {
-            phase: Phase::Closed,
+    pub(super) fn new(settings: Settings, waits: Waits, since: SystemTime, hot: &Hot) -> Self {
+        let mut machine = Self {
+            state: State::Closed,
             generation: 0,
-            since: SystemTime::now(),
+            since,
             reason: None,
-            policy,
-            stale: 0,
-            abandoned: 0,
+            policy: Rule::Consecutive(Consecutive::new(1, &waits, 0)),
+            open_for: waits.first(),
+            waits,
+            slow_rate: None,
+            minimum_calls: 0,
+            max_probes: 1,
+            probe_lease: 0,
+            watched: false,
+            open_until: 0,
+            probes: Vec::new(),
+            last_probe: 0,
+            carried: None,
+            window: 0,
+            opened: 0,
+            sequence: 0,
+        };
+        machine.configure(settings, 0, hot);
+        machine.publish(hot);
+        machine
+    }
+
+    /// Takes settings over; state, row of failures and window survive.
+    pub(super) fn reconfigure(&mut self, settings: Settings, now: u64, hot: &Hot) -> Announced {
+        self.configure(settings, now, hot);
+        self.publish(hot);
+        self.announce(EventKind::Reconfigured)
+    }
+
+    fn configure(&mut self, settings: Settings, now: u64, hot: &Hot) {
+        let Settings { policy, slow_rate, window, minimum_calls, .. } = settings;
+        let Settings { hung_calls, open_for, longest_open, probes, probe_lease, slow_call, .. } =
+            settings;
+        self.waits = self.waits.with_lengths(open_for, longest_open);
+        self.policy = match policy {
+            Policy::Consecutive(failures) => {
+                let row = match &self.policy {
+                    Rule::Consecutive(policy) => policy.row(),
+                    Rule::FailureRate(_) | Rule::Own(_) => 0,
+                };
+                Rule::Consecutive(Consecutive::new(failures, &self.waits, row))
+            }
+            Policy::FailureRate(share) => Rule::FailureRate(share),
+            Policy::Own(policy) => Rule::Own(policy),
+        };
+        self.slow_rate = slow_rate;
+        self.minimum_calls = minimum_calls;
+        self.max_probes = usize::try_from(probes).unwrap_or(usize::MAX);
+        self.probe_lease = nanos(probe_lease);
+        self.watched = slow_call.is_some();
+        hot.hung_limit.store(hung_calls.map_or(0, u64::from), Ordering::Relaxed);
+        set_slow_call(slow_call.map_or(u64::MAX, nanos), hot);
+        self.set_window(nanos(window), now, hot);
+    }
+
+    fn set_window(&mut self, length: u64, now: u64, hot: &Hot) {
+        if self.window == length {
+            return;
+        }
+        let carried = self.window_counts(now, hot);
+        self.window = length;
+        hot.window_width.store((length / SLICES).max(1), Ordering::Relaxed);
+        self.empty_window(hot);
+        self.carried =
+            (carried != WindowCounts::default()).then(|| (carried, hot.slice(now).number));
+    }
+
+    fn empty_window(&mut self, hot: &Hot) {
+        hot.window_epoch.fetch_add(1, Ordering::Relaxed);
+        self.carried = None;
+    }
+
+    pub(super) fn window_counts(&self, now: u64, hot: &Hot) -> WindowCounts {
+        let present = hot.slice(now);
+        let sum = hot
+            .lanes
+            .windows()
+            .fold(WindowCounts::default(), |sum, window| sum.plus(window.counts(present)));
+        match self.carried {
+            Some((carried, at)) if present.number - at < SLICES => sum.plus(carried),
+            _ => sum,
         }
     }
 
-    /// Lets a call in, with the generation for its permit, or says why not.
-    pub(super) fn admit(
+    /// Whether a rate is watched.
+    pub(super) fn has_window(&self) -> bool {
+        self.slow_rate.is_some() || matches!(self.policy, Rule::FailureRate(_))
+    }
+
+    /// Shows what has become of it to those who don't take the lock.
+    fn publish(&self, hot: &Hot) {
+        let settled = match &self.policy {
+            Rule::Consecutive(policy) => policy.is_settled(),
+            Rule::FailureRate(_) => true,
+            Rule::Own(policy) => policy.is_settled(),
+        };
+        let mut flags = 0;
+        if self.state == State::Closed {
+            flags |= if settled { 0 } else { DIRTY };
+            flags |= if self.has_window() { WINDOW } else { 0 };
+            let hung = hot.hung_limit.load(Ordering::Relaxed) > 0 && self.watched;
+            flags |= if hung { HUNG } else { 0 };
+        }
+        flags |= if self.watched { WATCH } else { 0 };
+        // Before the word: whoever sees that it isn't closed sees why.
+        hot.facts.store(Arc::new(Facts {
+            name: Arc::clone(&hot.name),
+            state: self.state,
+            reason: self.reason.clone(),
+            until: self.refused_until(),
+            hint: nanos(self.waits.first()),
+        }));
+        let word = Word::new(self.state, flags, self.probes.len(), self.generation);
+        hot.word.store(word.0, Ordering::Release);
+    }
+
+    fn refused_until(&self) -> u64 {
+        match self.state {
+            State::Closed | State::ForcedClosed => 0,
+            State::Open => self.open_until,
+            State::HalfOpen if self.probes.len() < self.max_probes => 0,
+            State::HalfOpen => {
+                self.probes.iter().map(|probe| probe.lease_end).min().unwrap_or_default()
+            }
+            State::ForcedOpen => u64::MAX,
+        }
+    }
+
+    /// Lets a call in, or not.
+    pub(super) fn admit(&mut self, now: u64, hot: &Hot) -> (Admission, Option<Announced>) {
+        if self.state.admits() {
+            return (Admission::Call, None);
+        }
+        if now < self.refused_until() {
+            return (Admission::Refused, None);
+        }
+        let kind = if self.state == State::Open {
+            self.enter(State::HalfOpen, hot.clock.wall());
+            Some(EventKind::HalfOpened)
+        } else if self.probes.len() < self.max_probes {
+            None
+        } else {
+            // The one that hangs for longest makes way. What it comes to is nobody's any more.
+            let oldest = self.probes.iter().enumerate().min_by_key(|(_, probe)| probe.lease_end);
+            if let Some(oldest) = oldest.map(|(index, _)| index) {
+                self.probes.remove(oldest);
+            }
+            // Fewer probes than before may be allowed by now.
+            if self.probes.len() >= self.max_probes {
+                self.publish(hot);
+                return (Admission::Refused, None);
+            }
+            Some(EventKind::ProbeReplaced)
+        };
+        self.last_probe += 1;
+        self.probes.push(Probe { id: self.last_probe, lease_end: now + self.probe_lease });
+        self.publish(hot);
+        (Admission::Probe(self.last_probe), kind.map(|kind| self.announce(kind)))
+    }
+
+    pub(super) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(super) fn is_closed(&self) -> bool {
+        self.state == State::Closed
+    }
+
+    /// A call succeeded while the policy remembered failures.
+    pub(super) fn succeed(&mut self, hot: &Hot) {
+        match &mut self.policy {
+            Rule::Consecutive(policy) => policy.on_success(),
+            Rule::FailureRate(_) => return,
+            Rule::Own(policy) => policy.on_success(),
+        }
+        self.publish(hot);
+    }
+
+    /// A call failed while closed. It is in the window already.
+    pub(super) fn fail(
         &mut self,
-        now: Instant,
-        lease: Duration,
-    ) -> (Result<u64, Refused>, Option<Event>) {
-        let lease_end = Some(now + lease.min(LONGEST_OPEN));
-        let (open_for, event) = match self.phase {
-            Phase::Closed => return (Ok(self.generation), None),
-            Phase::Open { until, open_for } if until <= now => {
-                self.enter(Phase::HalfOpen { lease_end, open_for });
-                return (Ok(self.generation), Some(Event::Probing));
-            }
-            Phase::HalfOpen { lease_end: None, open_for } => (open_for, None),
-            Phase::HalfOpen { lease_end: Some(end), open_for } if end <= now => {
-                // The probe that hung is of an earlier generation from here on.
-                self.generation += 1;
-                (open_for, Some(Event::ProbeReplaced))
-            }
-            Phase::Open { .. } | Phase::HalfOpen { .. } => {
-                return (Err(self.refusal(self.retry_after(now).unwrap_or_default())), None);
+        reason: Arc<str>,
+        slow: bool,
+        now: u64,
+        hot: &Hot,
+    ) -> Option<Announced> {
+        self.reason = Some(reason);
+        let wait = match &mut self.policy {
+            Rule::Consecutive(policy) => policy.on_failure(),
+            Rule::Own(policy) => policy.on_failure(),
+            &mut Rule::FailureRate(share) => {
+                let counts = self.window_counts(now, hot);
+                self.reaches(share, counts.failures, counts.calls).then(|| self.next_wait())
             }
         };
-        self.phase = Phase::HalfOpen { lease_end, open_for };
-        (Ok(self.generation), event)
+        let wait = wait.or_else(|| if slow { self.slow_wait(now, hot) } else { None });
+        let opened = wait.map(|wait| self.open(wait, now, hot));
+        self.publish(hot);
+        opened
     }
 
-    /// What a call would be told now, if it would not be let in.
-    pub(super) fn refuses(&self, now: Instant) -> Option<Refused> {
-        let retry_after = self.retry_after(now).filter(|wait| !wait.is_zero())?;
-        Some(self.refusal(retry_after))
+    /// A slow success ended while closed. It is in the window already.
+    pub(super) fn be_slow(&mut self, now: u64, hot: &Hot) -> Option<Announced> {
+        let wait = self.slow_wait(now, hot)?;
+        let threshold = Duration::from_nanos(hot.slow.load(Ordering::Relaxed));
+        self.reason = Some(format!("too many calls took longer than {threshold:?}").into());
+        let opened = self.open(wait, now, hot);
+        self.publish(hot);
+        Some(opened)
     }
 
-    fn refusal(&self, retry_after: Duration) -> Refused {
-        Refused { state: self.state(), reason: self.reason.clone(), retry_after }
+    /// Too many calls are in flight for too long.
+    pub(super) fn hang(&mut self, hung: i64, now: u64, hot: &Hot) -> Announced {
+        let threshold = Duration::from_nanos(hot.slow.load(Ordering::Relaxed));
+        let what = if hung == 1 { "call has" } else { "calls have" };
+        self.reason =
+            Some(format!("{hung} {what} been waiting for more than {threshold:?}").into());
+        let wait = self.next_wait();
+        let opened = self.open(wait, now, hot);
+        self.publish(hot);
+        opened
     }
 
-    /// Takes a permit's end into account.
-    pub(super) fn settle(
-        &mut self,
-        generation: u64,
-        outcome: Outcome,
-        now: Instant,
-    ) -> Option<Event> {
-        let abandoned = matches!(outcome, Outcome::Abandoned { .. });
-        if abandoned {
-            self.abandoned += 1;
+    fn slow_wait(&mut self, now: u64, hot: &Hot) -> Option<Duration> {
+        let share = self.slow_rate?;
+        let counts = self.window_counts(now, hot);
+        self.reaches(share, counts.slow, counts.calls).then(|| self.next_wait())
+    }
+
+    fn reaches(&self, share: f64, part: u64, calls: u64) -> bool {
+        #[expect(clippy::cast_precision_loss, reason = "beyond 2⁵³ calls a rate may be inexact")]
+        let reached = part as f64 >= share * calls as f64;
+        part > 0 && calls >= u64::from(self.minimum_calls) && reached
+    }
+
+    fn next_wait(&mut self) -> Duration {
+        self.waits.next().unwrap_or_else(|| self.waits.first())
+    }
+
+    /// True when this probe's result counts: it holds its place still, which is given back.
+    pub(super) fn end_probe(&mut self, id: u64) -> bool {
+        let place = self.probes.iter().position(|probe| probe.id == id);
+        place.map(|place| self.probes.remove(place)).is_some()
+    }
+
+    /// The place of a probe that says nothing is free.
+    pub(super) fn free_place(&mut self, hot: &Hot) {
+        self.publish(hot);
+    }
+
+    pub(super) fn probe_succeeded(&mut self, now: u64, hot: &Hot) -> Announced {
+        let from = self.state;
+        self.close(now, hot);
+        self.publish(hot);
+        debug_assert_eq!(from, State::HalfOpen, "probes are of half-open");
+        self.announce(EventKind::Closed)
+    }
+
+    pub(super) fn probe_failed(&mut self, reason: Arc<str>, now: u64, hot: &Hot) -> Announced {
+        self.reason = Some(reason);
+        let wait = match &mut self.policy {
+            Rule::Consecutive(policy) => policy.on_failure(),
+            Rule::Own(policy) => policy.on_failure(),
+            Rule::FailureRate(_) => None,
+        };
+        let wait = wait.unwrap_or_else(|| self.next_wait());
+        let opened = self.open(wait, now, hot);
+        self.publish(hot);
+        opened
+    }
+
+    fn open(&mut self, wait: Duration, now: u64, hot: &Hot) -> Announced {
+        let from = self.state;
+        self.open_for = wait.min(LONGEST_OPEN);
+        self.open_until = now + nanos(self.open_for);
+        self.opened += 1;
+        self.enter(State::Open, hot.clock.wall());
+        self.empty_window(hot);
+        let (reason, open_for) = (self.reason.clone(), self.open_for);
+        self.announce(EventKind::Opened { from, reason, open_for })
+    }
+
+    fn close(&mut self, now: u64, hot: &Hot) {
+        self.enter(State::Closed, hot.clock.wall());
+        self.reason = None;
+        self.waits.restart();
+        match &mut self.policy {
+            Rule::Consecutive(policy) => policy.on_closed(),
+            Rule::FailureRate(_) => {}
+            Rule::Own(policy) => policy.on_closed(),
         }
-        if generation != self.generation {
-            if !abandoned {
-                self.stale += 1;
-            }
+        self.empty_window(hot);
+        // Calls that began under an earlier generation open nothing, however long they hang.
+        hot.watch_era.store(hot.watch_slice(now) + 1, Ordering::Relaxed);
+    }
+
+    pub(super) fn force(&mut self, state: State, hot: &Hot) -> Option<Announced> {
+        if self.state == state {
             return None;
         }
-        match outcome {
-            Outcome::Success => self.succeed(),
-            Outcome::Failure(reason) => self.fail(reason, now),
-            Outcome::Abandoned { slow: Some(held) } => {
-                self.fail(format!("given up after {} ms", held.as_millis()).into(), now)
-            }
-            Outcome::Ignored | Outcome::Abandoned { slow: None } => {
-                if let Phase::HalfOpen { lease_end, .. } = &mut self.phase {
-                    *lease_end = None;
-                }
-                None
-            }
-        }
+        self.enter(state, hot.clock.wall());
+        self.empty_window(hot);
+        self.publish(hot);
+        let open = state == State::ForcedOpen;
+        Some(self.announce(if open { EventKind::ForcedOpen } else { EventKind::ForcedClosed }))
     }
 
-    fn succeed(&mut self) -> Option<Event> {
-        match self.phase {
-            Phase::Closed => {
-                self.policy.on_success();
-                None
-            }
-            Phase::HalfOpen { .. } => {
-                self.enter(Phase::Closed);
-                self.reason = None;
-                self.policy.on_closed();
-                Some(Event::Closed)
-            }
-            // No permit carries the generation of an open breaker.
-            Phase::Open { .. } => None,
-        }
+    pub(super) fn reset(&mut self, now: u64, hot: &Hot) -> Announced {
+        self.close(now, hot);
+        self.publish(hot);
+        self.announce(EventKind::Reset)
     }
 
-    fn fail(&mut self, reason: Arc<str>, now: Instant) -> Option<Event> {
-        let from = self.state();
-        self.reason = Some(reason);
-        let open_for = match self.phase {
-            Phase::Closed => self.policy.on_failure()?,
-            Phase::HalfOpen { open_for, .. } => self.policy.on_failure().unwrap_or(open_for),
-            Phase::Open { .. } => return None,
-        };
-        let open_for = open_for.min(LONGEST_OPEN);
-        self.enter(Phase::Open { until: now + open_for, open_for });
-        Some(Event::Opened { from, reason: self.reason.clone(), open_for })
-    }
-
-    fn enter(&mut self, phase: Phase) {
-        self.phase = phase;
+    fn enter(&mut self, state: State, since: SystemTime) {
+        self.state = state;
         self.generation += 1;
-        self.since = SystemTime::now();
+        self.since = since;
+        self.probes.clear();
     }
 
-    pub(super) fn state(&self) -> State {
-        match self.phase {
-            Phase::Closed => State::Closed,
-            Phase::Open { .. } => State::Open,
-            Phase::HalfOpen { .. } => State::HalfOpen,
-        }
-    }
-
-    pub(super) fn retry_after(&self, now: Instant) -> Option<Duration> {
-        match self.phase {
-            Phase::Closed => None,
-            Phase::Open { until, .. } => Some(until.saturating_duration_since(now)),
-            Phase::HalfOpen { lease_end: None, .. } => Some(Duration::ZERO),
-            Phase::HalfOpen { lease_end: Some(end), .. } => {
-                Some(end.saturating_duration_since(now).min(PROBE_HINT))
-            }
-        }
+    fn announce(&mut self, kind: EventKind) -> Announced {
+        self.sequence += 1;
+        Announced { sequence: self.sequence, kind }
     }
 
     pub(super) fn since(&self) -> SystemTime {
@@ -208,11 +412,17 @@ impl Machine {
         self.reason.clone()
     }
 
-    pub(super) fn stale(&self) -> u64 {
-        self.stale
+    pub(super) fn state(&self) -> State {
+        self.state
     }
+}
 
-    pub(super) fn abandoned(&self) -> u64 {
-        self.abandoned
+fn set_slow_call(threshold: u64, hot: &Hot) {
+    if hot.slow.swap(threshold, Ordering::Relaxed) != threshold {
+        hot.watch_width.store(threshold.div_ceil(PER_THRESHOLD).max(1), Ordering::Relaxed);
+        hot.watch_plan.fetch_add(1, Ordering::Relaxed);
+        // Of slices of the former width.
+        hot.watch_era.store(0, Ordering::Relaxed);
+        hot.hung_judged.store(0, Ordering::Relaxed);
     }
 }

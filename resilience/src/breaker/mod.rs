@@ -2,28 +2,47 @@
 //! whether it does again.
 //!
 //! - [`Breaker`] hands out a [`Permit`] per call, or a [`Rejection`] that explains itself.
-//! - `machine` is the state machine: no locks, no clocks, no logging in it.
-//! - [`FailurePolicy`] is the seam that decides when to open and for how long; any policy of
+//! - [`Settings`] say when it opens; [`FailurePolicy`] is the seam for other rules: any policy of
 //!   `failsafe` plugs in.
+//! - [`Snapshot`] and [`Events`] show what it does.
+//!
+//! Inside: `word` is what every call reads, `lane` what every call counts, `watch` the calls in
+//! flight and `window` their results over time, all of them without a lock; `machine` is the state
+//! machine behind the lock, which only a result that could change something takes.
+#![expect(clippy::inline_always, reason = "measured: a call between them costs more than they do")]
 
-mod builder;
+mod cursor;
+mod events;
+mod hot;
+mod inner;
+mod lane;
 mod machine;
 mod permit;
 mod policy;
 mod report;
+mod settings;
+mod watch;
+mod window;
+mod word;
+
+#[cfg(all(test, loom))]
+mod loom;
+#[cfg(all(test, not(loom)))]
+mod tests;
 
 use std::fmt;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::sync::Arc;
 
-pub use builder::BreakerBuilder;
-use machine::{Event, Machine, Refused};
+pub use events::{Event, EventKind, Events};
 pub use permit::Permit;
 pub use policy::FailurePolicy;
 pub use report::{Rejection, Snapshot, State};
+pub use settings::{BreakerBuilder, Settings};
+pub use window::WindowCounts;
 
-use crate::clock::Clock;
+use crate::classify::{Classify, Verdict};
+use inner::{Inner, acquire};
+use permit::{Handle, Plain, Quick};
 
 /// A circuit breaker for one dependency. Clones are cheap and share everything.
 ///
@@ -38,7 +57,7 @@ use crate::clock::Clock;
 ///     permit.failure("no answer within 500 ms");
 /// }
 /// let rejection = breaker.acquire().unwrap_err();
-/// assert_eq!(rejection.state, State::Open);
+/// assert_eq!(rejection.state(), State::Open);
 /// assert_eq!(
 ///     rejection.to_string(),
 ///     "billing is unavailable: no answer within 500 ms \
@@ -48,22 +67,43 @@ use crate::clock::Clock;
 /// ```
 ///
 /// - **Closed**: every call gets a permit. The policy sees successes and failures and may open it.
-/// - **Open**: every call is rejected until the policy's wait is over.
-/// - **Half-open**: one call at a time gets a permit, as a probe; all others are rejected. Its
-///   success closes the breaker, its failure opens it again. A probe that hangs is replaced when
-///   its lease ends, and then its result decides nothing any more.
+/// - **Open**: every call is rejected until the wait is over.
+/// - **Half-open**: one call at a time ([`Settings::probes`]) gets a permit, as a probe; all others
+///   are rejected. Its success closes the breaker, its failure opens it again. A probe that hangs
+///   is replaced when its lease ends, and then its result decides nothing any more.
+///
+/// Each change of state begins a new generation. A permit carries the generation that it was given
+/// under: a result of an earlier one decides nothing, and is counted as stale.
 #[derive(Clone)]
 pub struct Breaker {
     inner: Arc<Inner>,
 }
 
-struct Inner {
-    name: Arc<str>,
-    probe_lease: Duration,
-    slow_call: Duration,
-    clock: Box<dyn Clock>,
-    machine: Mutex<Machine>,
-    rejected: AtomicU64,
+/// A call through a breaker that brought no value.
+#[derive(Clone, Debug)]
+pub enum Error<E> {
+    /// The breaker let nothing through.
+    Rejected(Rejection),
+    /// The call was made, and failed.
+    Failed(E),
+}
+
+impl<E: fmt::Display> fmt::Display for Error<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Rejected(rejection) => rejection.fmt(f),
+            Self::Failed(error) => error.fmt(f),
+        }
+    }
+}
+
+impl<E: std::error::Error> std::error::Error for Error<E> {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            Self::Rejected(_) => None,
+            Self::Failed(error) => error.source(),
+        }
+    }
 }
 
 impl Breaker {
@@ -74,23 +114,27 @@ impl Breaker {
 
     /// The name that it was built with.
     pub fn name(&self) -> &str {
-        &self.inner.name
+        &self.inner.hot.name
     }
 
     /// Asks to make a call. Never waits.
     ///
     /// # Errors
     ///
-    /// While the breaker is open, or half-open with its probe under way.
-    pub fn acquire(&self) -> Result<Permit, Rejection> {
-        let inner = &self.inner;
-        let now = inner.clock.now();
-        let (admission, event) = inner.lock().admit(now, inner.probe_lease);
-        inner.announce(event);
-        match admission {
-            Ok(generation) => Ok(Permit::new(Arc::clone(inner), generation, now)),
-            Err(refused) => Err(inner.reject(refused)),
-        }
+    /// While the breaker is open, or half-open with its probes under way.
+    #[inline]
+    pub fn acquire(&self) -> Result<Permit<'_>, Rejection> {
+        acquire(Handle::Borrowed(&self.inner))
+    }
+
+    /// [`acquire`](Self::acquire), for a permit that can be sent anywhere. It counts a reference,
+    /// which all threads share: where the permit needn't outlive the breaker, borrow.
+    ///
+    /// # Errors
+    ///
+    /// As for [`acquire`](Self::acquire).
+    pub fn acquire_owned(&self) -> Result<Permit<'static>, Rejection> {
+        acquire(Handle::Owned(Arc::clone(&self.inner)))
     }
 
     /// Whether a call would be let through now, without making one: for work that would have to be
@@ -100,92 +144,154 @@ impl Breaker {
     ///
     /// As for [`acquire`](Self::acquire).
     pub fn check(&self) -> Result<(), Rejection> {
-        let now = self.inner.clock.now();
-        let refused = self.inner.lock().refuses(now);
-        refused.map_or(Ok(()), |refused| Err(self.inner.reject(refused)))
+        self.inner.check()
+    }
+
+    /// Makes a call: `Ok` is a success, and `Err` a failure, whose text is the reason.
+    ///
+    /// ```
+    /// use resilience::Breaker;
+    /// use resilience::breaker::Error;
+    ///
+    /// let breaker = Breaker::builder("parser").consecutive_failures(1).build();
+    /// assert_eq!(breaker.call(|| "42".parse::<u8>()).unwrap(), 42);
+    /// assert!(matches!(breaker.call(|| "x".parse::<u8>()), Err(Error::Failed(_))));
+    /// assert!(matches!(breaker.call(|| "42".parse::<u8>()), Err(Error::Rejected(_))));
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// [`Error::Rejected`] when nothing was called, [`Error::Failed`] with the call's own error.
+    #[inline]
+    pub fn call<T, E: fmt::Display>(
+        &self,
+        op: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Error<E>> {
+        self.call_with(&by_result, op)
+    }
+
+    /// Makes a call, with your own view of what its result says.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call`](Self::call).
+    #[inline]
+    pub fn call_with<T, E>(
+        &self,
+        classify: &impl Classify<Result<T, E>>,
+        op: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Error<E>> {
+        let Some(permit) = Plain::acquire(&self.inner) else {
+            return self.call_with_care(classify, op);
+        };
+        let result = op();
+        permit.settle(classify.classify(&result));
+        result.map_err(Error::Failed)
+    }
+
+    #[inline(never)]
+    fn call_with_care<T, E>(
+        &self,
+        classify: &impl Classify<Result<T, E>>,
+        op: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Error<E>> {
+        let result = if let Some(permit) = Quick::acquire(&self.inner) {
+            let result = op();
+            permit.settle(classify.classify(&result));
+            result
+        } else {
+            let permit = self.acquire().map_err(Error::Rejected)?;
+            let result = op();
+            permit.settle(classify.classify(&result));
+            result
+        };
+        result.map_err(Error::Failed)
+    }
+
+    /// [`call`](Self::call) for a future, which isn't polled when the call is rejected. Put its
+    /// timeout inside.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call`](Self::call).
+    pub async fn call_async<T, E: fmt::Display>(
+        &self,
+        op: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error<E>> {
+        self.call_async_with(&by_result, op).await
+    }
+
+    /// [`call_with`](Self::call_with) for a future.
+    ///
+    /// # Errors
+    ///
+    /// As for [`call`](Self::call).
+    pub async fn call_async_with<T, E>(
+        &self,
+        classify: &impl Classify<Result<T, E>>,
+        op: impl Future<Output = Result<T, E>>,
+    ) -> Result<T, Error<E>> {
+        let permit = self.acquire().map_err(Error::Rejected)?;
+        let result = op.await;
+        permit.settle(classify.classify(&result));
+        result.map_err(Error::Failed)
     }
 
     /// The present state. An open breaker whose wait is over is still [`State::Open`], until a
     /// call comes to probe.
     pub fn state(&self) -> State {
-        self.inner.lock().state()
+        self.inner.hot.word().state()
+    }
+
+    /// Rejects every call until it is [reset](Self::reset) or [forced
+    /// closed](Self::force_closed).
+    pub fn force_open(&self) {
+        self.inner.force(State::ForcedOpen);
+    }
+
+    /// Lets every call through, whatever they come to, until it is [reset](Self::reset) or [forced
+    /// open](Self::force_open).
+    pub fn force_closed(&self) {
+        self.inner.force(State::ForcedClosed);
+    }
+
+    /// Closes it and has it forget everything that it has seen but its counts; also the way out of
+    /// a forced state.
+    pub fn reset(&self) {
+        self.inner.reset();
+    }
+
+    /// Takes new settings over at once. The state, the row of failures and what is in the window
+    /// survive; a policy of your own begins afresh. When `slow_call` changes, calls under way are
+    /// not watched for hanging any more.
+    pub fn reconfigure(&self, settings: Settings) {
+        self.inner.reconfigure(settings);
+    }
+
+    /// What happens to it from now on, as it happens: at most `capacity` events (at least one) wait
+    /// to be received.
+    pub fn subscribe(&self, capacity: usize) -> Events {
+        self.inner.subscribers.add(capacity)
     }
 
     /// All that there is to know about it at this moment.
     pub fn snapshot(&self) -> Snapshot {
-        let now = self.inner.clock.now();
-        let machine = self.inner.lock();
-        Snapshot {
-            name: Arc::clone(&self.inner.name),
-            state: machine.state(),
-            since: machine.since(),
-            reason: machine.reason(),
-            retry_after: machine.retry_after(now),
-            stale: machine.stale(),
-            rejected: self.inner.rejected.load(Ordering::Relaxed),
-            abandoned: machine.abandoned(),
-        }
+        self.inner.snapshot()
     }
 }
 
 impl fmt::Debug for Breaker {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Breaker")
-            .field("name", &self.inner.name)
+            .field("name", &self.inner.hot.name)
             .field("state", &self.state())
             .finish_non_exhaustive()
     }
 }
 
-impl Inner {
-    fn lock(&self) -> MutexGuard<'_, Machine> {
-        // Only a policy can panic in there, and the machine is consistent before each call to it.
-        self.machine.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    fn reject(&self, refused: Refused) -> Rejection {
-        self.rejected.fetch_add(1, Ordering::Relaxed);
-        Rejection {
-            breaker: Arc::clone(&self.name),
-            state: refused.state,
-            reason: refused.reason,
-            retry_after: refused.retry_after,
-        }
-    }
-
-    /// Tells the world. Never called under the lock: a subscriber may ask the breaker.
-    fn announce(&self, event: Option<Event>) {
-        let breaker = &*self.name;
-        match event {
-            None => {}
-            Some(Event::Opened { from, reason, open_for }) => tracing::warn!(
-                breaker,
-                %from,
-                to = %State::Open,
-                reason = reason.as_deref(),
-                open_for_ms = u64::try_from(open_for.as_millis()).unwrap_or(u64::MAX),
-                "circuit breaker opened"
-            ),
-            Some(Event::Probing) => tracing::info!(
-                breaker,
-                from = %State::Open,
-                to = %State::HalfOpen,
-                "circuit breaker half-open: one call probes"
-            ),
-            Some(Event::ProbeReplaced) => tracing::warn!(
-                breaker,
-                lease_ms = u64::try_from(self.probe_lease.as_millis()).unwrap_or(u64::MAX),
-                "the probe's lease ended without a result: another call probes"
-            ),
-            Some(Event::Closed) => tracing::info!(
-                breaker,
-                from = %State::HalfOpen,
-                to = %State::Closed,
-                "circuit breaker closed"
-            ),
-        }
+fn by_result<T, E: fmt::Display>(result: &Result<T, E>) -> Verdict {
+    match result {
+        Ok(_) => Verdict::Success,
+        Err(error) => Verdict::Failure(error.to_string().into()),
     }
 }
-
-#[cfg(test)]
-mod tests;

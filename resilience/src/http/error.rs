@@ -103,7 +103,7 @@ impl CallError {
     /// The time after which it is worth trying again, where somebody said so.
     pub fn retry_after(&self) -> Option<Duration> {
         match self.kind() {
-            ErrorKind::Rejected(rejection) => Some(rejection.retry_after),
+            ErrorKind::Rejected(rejection) => Some(rejection.retry_after()),
             _ => self.refusal()?.retry_after,
         }
     }

@@ -227,8 +227,7 @@ async fn messages_and_reasons_name_no_address() {
         Reaction::SendAndClose(answer(500, &[], "")),
     ] {
         let server = Server::always(reaction).await;
-        let breaker =
-            Breaker::builder("billing").consecutive_failures(1, Duration::from_secs(6)).build();
+        let breaker = Breaker::builder("billing").consecutive_failures(1).build();
         let client = Client::builder("billing", server.url.clone())
             .timeout(Duration::from_millis(30))
             .breaker(breaker.clone())

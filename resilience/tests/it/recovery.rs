@@ -27,10 +27,8 @@ async fn fetch(client: &Client) -> Result {
 /// A client whose calls never time out by themselves, on a breaker with a clock of ours.
 fn patient(server: &Server, failures: u32) -> (Client, ManualClock) {
     let clock = ManualClock::new();
-    let breaker = Breaker::builder("billing")
-        .consecutive_failures(failures, Duration::from_secs(6))
-        .clock(clock.clone())
-        .build();
+    let breaker =
+        Breaker::builder("billing").consecutive_failures(failures).clock(clock.clone()).build();
     let client = Client::builder("billing", server.url.clone())
         .timeout(Duration::from_mins(2))
         .breaker(breaker)

@@ -13,10 +13,8 @@ fn a_subscriber_that_calls_back_does_not_deadlock() {
     let (done, finished) = mpsc::channel();
     std::thread::spawn(move || {
         let clock = ManualClock::new();
-        let breaker = Breaker::builder("dependency")
-            .consecutive_failures(1, Duration::from_secs(6))
-            .clock(clock.clone())
-            .build();
+        let breaker =
+            Breaker::builder("dependency").consecutive_failures(1).clock(clock.clone()).build();
         let subscriber =
             CallsBack { breaker: breaker.clone(), events: Arc::new(AtomicUsize::new(0)) };
         let events = Arc::clone(&subscriber.events);

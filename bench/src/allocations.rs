@@ -48,7 +48,7 @@ fn note() {
 }
 
 /// How many allocations the work makes on this thread.
-pub fn count(work: impl FnOnce()) -> u64 {
+pub(crate) fn count(work: impl FnOnce()) -> u64 {
     COUNT.set(Some(0));
     work();
     COUNT.take().unwrap_or(0)

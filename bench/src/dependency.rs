@@ -4,7 +4,7 @@ use std::fmt;
 use std::hint::black_box;
 
 #[derive(Debug)]
-pub struct Unavailable;
+pub(crate) struct Unavailable;
 
 impl fmt::Display for Unavailable {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -15,11 +15,11 @@ impl fmt::Display for Unavailable {
 impl std::error::Error for Unavailable {}
 
 #[inline(never)]
-pub fn succeed(n: u32) -> Result<u32, Unavailable> {
+pub(crate) fn succeed(n: u32) -> Result<u32, Unavailable> {
     black_box(Ok(n))
 }
 
 #[inline(never)]
-pub fn fail(_: u32) -> Result<u32, Unavailable> {
+pub(crate) fn fail(_: u32) -> Result<u32, Unavailable> {
     black_box(Err(Unavailable))
 }

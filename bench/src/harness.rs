@@ -6,7 +6,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 /// How many threads call at once.
-pub const THREADS: [usize; 3] = [1, 2, 8];
+pub(crate) const THREADS: [usize; 3] = [1, 2, 8];
 
 /// Odd, so that the median is one of them.
 const ROUNDS: usize = 31;
@@ -17,7 +17,7 @@ const SAMPLE: [Duration; 3] =
     [Duration::from_millis(10), Duration::from_millis(10), Duration::from_millis(40)];
 
 /// Something to be called again and again, by several threads at once.
-pub struct Case {
+pub(crate) struct Case {
     name: &'static str,
     /// Makes this many calls.
     run: Box<dyn Fn(u32) + Sync>,
@@ -25,7 +25,7 @@ pub struct Case {
 
 impl Case {
     /// What a call returns is what keeps it from being optimised away.
-    pub fn new<R>(name: &'static str, call: impl Fn(u32) -> R + Sync + 'static) -> Self {
+    pub(crate) fn new<R>(name: &'static str, call: impl Fn(u32) -> R + Sync + 'static) -> Self {
         Self::looped(name, move |calls| {
             for n in 0..calls {
                 black_box(call(black_box(n)));
@@ -34,37 +34,37 @@ impl Case {
     }
 
     /// For what needs something of its own on each thread: makes all the calls itself.
-    pub fn looped(name: &'static str, run: impl Fn(u32) + Sync + 'static) -> Self {
+    pub(crate) fn looped(name: &'static str, run: impl Fn(u32) + Sync + 'static) -> Self {
         Self { name, run: Box::new(run) }
     }
 }
 
 /// Wall nanoseconds per call per thread: one number per round and number of threads.
-pub struct Timing {
-    pub name: &'static str,
+pub(crate) struct Timing {
+    pub(crate) name: &'static str,
     rounds: [Vec<f64>; THREADS.len()],
 }
 
 impl Timing {
     /// `threads` is an index into [`THREADS`].
-    pub fn median(&self, threads: usize) -> f64 {
+    pub(crate) fn median(&self, threads: usize) -> f64 {
         quantile(self.rounds[threads].clone(), 0.5)
     }
 
     /// The middle half of the rounds lies within this much, end to end.
-    pub fn spread(&self, threads: usize) -> f64 {
+    pub(crate) fn spread(&self, threads: usize) -> f64 {
         let rounds = &self.rounds[threads];
         quantile(rounds.clone(), 0.75) - quantile(rounds.clone(), 0.25)
     }
 
     /// The median over the rounds of how much longer this took than the other in the same round.
-    pub fn over(&self, other: &Self, threads: usize) -> f64 {
+    pub(crate) fn over(&self, other: &Self, threads: usize) -> f64 {
         self.paired(other, threads, |this, other| this - other)
     }
 
     /// The median over the rounds of how many times longer this took than the other in the same
     /// round.
-    pub fn times(&self, other: &Self, threads: usize) -> f64 {
+    pub(crate) fn times(&self, other: &Self, threads: usize) -> f64 {
         self.paired(other, threads, |this, other| this / other)
     }
 
@@ -86,7 +86,7 @@ fn quantile(mut values: Vec<f64>, share: f64) -> f64 {
 }
 
 /// Measures all of them, in the order given.
-pub fn measure(cases: &[Case]) -> Vec<Timing> {
+pub(crate) fn measure(cases: &[Case]) -> Vec<Timing> {
     let calls: Vec<[u32; THREADS.len()]> = cases.iter().map(calibrate).collect();
     let mut timings: Vec<Timing> =
         cases.iter().map(|case| Timing { name: case.name, rounds: Default::default() }).collect();

@@ -10,6 +10,9 @@ fn main() {
     let cases = vec![
         Case::new("bare", |n| dependency::succeed(n).ok()),
         ours::closed(),
+        ours::slow_threshold(),
+        ours::window(),
+        ours::slow_threshold_and_window(),
         peers::failsafe_consecutive(),
         peers::failsafe_default(),
         peers::recloser_closed(),

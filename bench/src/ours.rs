@@ -1,33 +1,46 @@
 //! This library's breaker, in the settings that are measured.
 
+use std::time::Duration;
+
 use resilience::Breaker;
+use resilience::breaker::BreakerBuilder;
 
 use crate::dependency::succeed;
 use crate::harness::Case;
 use crate::peers::{FAILURES, OPEN_FOR};
 
-pub fn closed() -> Case {
-    let breaker = Breaker::builder("billing").consecutive_failures(FAILURES, OPEN_FOR).build();
-    Case::new("resilience, consecutive failures", move |n| call(&breaker, n))
+fn builder() -> BreakerBuilder {
+    Breaker::builder("billing").consecutive_failures(FAILURES).open_for(OPEN_FOR)
 }
 
-pub fn open() -> Case {
-    let breaker = Breaker::builder("billing").consecutive_failures(FAILURES, OPEN_FOR).build();
+fn case(name: &'static str, breaker: Breaker) -> Case {
+    Case::new(name, move |n| breaker.call(|| succeed(n)).ok())
+}
+
+pub(crate) fn closed() -> Case {
+    case("resilience, consecutive failures", builder().without_slow_call().build())
+}
+
+pub(crate) fn slow_threshold() -> Case {
+    case("resilience, slow threshold", builder().slow_call(Duration::from_secs(2)).build())
+}
+
+pub(crate) fn window() -> Case {
+    let breaker = builder().without_slow_call().failure_rate(0.5).build();
+    case("resilience, failure rate over a window of 10 s", breaker)
+}
+
+pub(crate) fn slow_threshold_and_window() -> Case {
+    let breaker = builder().failure_rate(0.5).slow_rate(0.5).hung_calls(100).build();
+    case("resilience, both, with a slow rate and hung calls", breaker)
+}
+
+pub(crate) fn open() -> Case {
+    let breaker = builder().build();
     for _ in 0..FAILURES {
-        if let Ok(permit) = breaker.acquire() {
-            permit.failure("unavailable");
-        }
+        let _ = breaker.call(|| crate::dependency::fail(0));
     }
     assert!(breaker.check().is_err());
-    Case::new("resilience", move |n| call(&breaker, n))
+    case("resilience", breaker)
 }
 
-fn call(breaker: &Breaker, n: u32) -> Option<u32> {
-    let permit = breaker.acquire().ok()?;
-    let result = succeed(n);
-    match &result {
-        Ok(_) => permit.success(),
-        Err(error) => permit.failure(error.to_string()),
-    }
-    result.ok()
-}

@@ -14,25 +14,25 @@ use crate::dependency::{Unavailable, fail, succeed};
 use crate::harness::Case;
 
 /// As many failures in a row as open each of them, where it can be had.
-pub const FAILURES: u32 = 3;
+pub(crate) const FAILURES: u32 = 3;
 /// Longer than any run: what is open stays open.
-pub const OPEN_FOR: Duration = Duration::from_secs(3600);
+pub(crate) const OPEN_FOR: Duration = Duration::from_secs(3600);
 
 /// For what is asynchronous: each measured thread drives its own future on it.
-pub static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
     Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime")
 });
 
-pub fn failsafe_consecutive() -> Case {
+pub(crate) fn failsafe_consecutive() -> Case {
     failsafe_closed("failsafe, consecutive failures", consecutive_failures())
 }
 
-pub fn failsafe_default() -> Case {
+pub(crate) fn failsafe_default() -> Case {
     let breaker = Config::new().build();
     Case::new("failsafe, its default policy", move |n| breaker.call(|| succeed(n)).ok())
 }
 
-pub fn failsafe_open() -> Case {
+pub(crate) fn failsafe_open() -> Case {
     let breaker = Config::new().failure_policy(consecutive_failures()).build();
     for n in 0..FAILURES {
         let _ = breaker.call(|| fail(n));
@@ -51,24 +51,24 @@ fn consecutive_failures() -> impl FailurePolicy + Send {
 }
 
 /// It knows no failures in a row: this is its default, half of the last hundred calls.
-pub fn recloser_closed() -> Case {
+pub(crate) fn recloser_closed() -> Case {
     let breaker = Recloser::custom().build();
     Case::new("recloser, its default (rate over 100 calls)", move |n| {
         breaker.call(|| succeed(n)).ok()
     })
 }
 
-pub fn recloser_open() -> Case {
+pub(crate) fn recloser_open() -> Case {
     let breaker = Recloser::custom().closed_len(1).open_wait(OPEN_FOR).build();
     while !matches!(breaker.call(|| fail(0)), Err(recloser::Error::Rejected)) {}
     Case::new("recloser", move |n| breaker.call(|| succeed(n)).ok())
 }
 
-pub fn tower_resilience_closed() -> Case {
+pub(crate) fn tower_resilience_closed() -> Case {
     tower_resilience("tower-resilience, consecutive failures", succeed)
 }
 
-pub fn tower_resilience_open() -> Case {
+pub(crate) fn tower_resilience_open() -> Case {
     tower_resilience("tower-resilience", fail)
 }
 

@@ -9,6 +9,8 @@ use crate::dependency::succeed;
 use crate::harness::Case;
 use crate::peers::{FAILURES, OPEN_FOR};
 
+pub(crate) const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../resilience");
+
 fn builder() -> BreakerBuilder {
     Breaker::builder("billing").consecutive_failures(FAILURES).open_for(OPEN_FOR)
 }
@@ -43,4 +45,3 @@ pub(crate) fn open() -> Case {
     assert!(breaker.check().is_err());
     case("resilience", breaker)
 }
-

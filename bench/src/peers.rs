@@ -68,8 +68,10 @@ pub(crate) fn tower_resilience_closed() -> Case {
     tower_resilience("tower-resilience, consecutive failures", succeed)
 }
 
+/// Two callers that meet at the open circuit can hang for good: the readiness poll of 0.14 makes a
+/// timer of 1 ms when it finds the state locked, and forgets it when the timer is due by then.
 pub(crate) fn tower_resilience_open() -> Case {
-    tower_resilience("tower-resilience", fail)
+    tower_resilience("tower-resilience", fail).on_one_thread()
 }
 
 /// Comes as a service of `tower` only: a call is a future, and so is the wait for readiness.

@@ -2,6 +2,10 @@
 #![deny(missing_docs)]
 
 pub mod breaker;
+#[cfg(feature = "pipeline")]
+pub mod bulkhead;
+#[cfg(feature = "pipeline")]
+pub mod call;
 pub mod classify;
 pub mod clock;
 #[cfg(feature = "pipeline")]
@@ -10,6 +14,8 @@ pub mod deadline;
 pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "pipeline")]
+pub mod pipeline;
 pub mod random;
 #[cfg(feature = "pipeline")]
 pub mod retry;
@@ -18,16 +24,24 @@ pub mod rollback;
 mod sync;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+#[cfg(feature = "pipeline")]
+mod timer;
 
 pub use breaker::{Breaker, FailurePolicy, Permit, Rejection, Settings, Snapshot, State};
+#[cfg(feature = "pipeline")]
+pub use bulkhead::Bulkhead;
+#[cfg(feature = "pipeline")]
+pub use call::{Attempt, Call};
 pub use classify::{Classify, Verdict};
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "pipeline")]
 pub use deadline::{Deadline, InvalidTimeout};
 #[cfg(feature = "pipeline")]
 pub use fallback::{LastKnown, Remembered};
+#[cfg(feature = "pipeline")]
+pub use pipeline::Pipeline;
 pub use random::Random;
 #[cfg(feature = "pipeline")]
-pub use retry::{Delays, RetryPolicy};
+pub use retry::{Backoff, Retry, RetryBudget, Retryable};
 #[cfg(feature = "pipeline")]
 pub use rollback::{Backlog, Rollback, RolledBack, Undo, UndoError};

@@ -12,7 +12,7 @@ use diesel_migrations::EmbeddedMigrations;
 use http::header::CONTENT_TYPE;
 use resilience::breaker::{Breaker, State as BreakerState};
 use resilience::http::{Transport, TransportConfig};
-use resilience::retry::RetryPolicy;
+use resilience::retry::Backoff;
 use resilience::rollback::Backlog;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -51,7 +51,7 @@ impl Base {
     /// When TLS can't be set up.
     pub fn new(config: BaseConfig) -> anyhow::Result<Self> {
         let lifecycle = Lifecycle::new();
-        let retries = RetryPolicy::new()
+        let retries = Backoff::new()
             .initial(Duration::from_millis(100))
             .max_interval(Duration::from_secs(1));
         Ok(Self {

@@ -13,7 +13,7 @@ use std::thread::available_parallelism;
 use super::cursor::Cursor;
 use super::watch::Watch;
 use super::window::Window;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, add};
 
 /// Lanes for this many threads at least, two per core where that is more, and never more than the
 /// other bound.
@@ -60,9 +60,7 @@ impl Lane {
 
     #[inline]
     pub(super) fn bump(&self, count: Count) {
-        let counter = &self.counts[count as usize];
-        // One writer: nothing can come in between.
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
+        add(&self.counts[count as usize], 1, Ordering::Relaxed);
     }
 
     #[inline]

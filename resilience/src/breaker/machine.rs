@@ -41,6 +41,7 @@ pub(super) struct Machine {
     /// When the wait ends, and how long it was.
     open_until: u64,
     open_for: Duration,
+    /// In the order in which their leases end.
     probes: Vec<Probe>,
     last_probe: u64,
     /// What was in the window when it got another length, and when that was.
@@ -112,6 +113,7 @@ impl Machine {
         let Settings { policy, slow_rate, window, minimum_calls, .. } = settings;
         let Settings { hung_calls, open_for, longest_open, probes, probe_lease, slow_call, .. } =
             settings;
+        let had_window = self.has_window();
         self.waits = self.waits.with_lengths(open_for, longest_open);
         self.policy = match policy {
             Policy::Consecutive(failures) => {
@@ -130,8 +132,14 @@ impl Machine {
         self.probe_lease = nanos(probe_lease);
         self.watched = slow_call.is_some();
         hot.hung_limit.store(hung_calls.map_or(0, u64::from), Ordering::Relaxed);
+        // By the new limit, also where this slice was judged by the old one.
+        hot.hung_judged.store(0, Ordering::Relaxed);
         set_slow_call(slow_call.map_or(u64::MAX, nanos), hot);
         self.set_window(nanos(window), now, hot);
+        if !had_window {
+            // What is left from when a rate was last watched says nothing of the calls since.
+            self.empty_window(hot);
+        }
     }
 
     fn set_window(&mut self, length: u64, now: u64, hot: &Hot) {
@@ -199,9 +207,10 @@ impl Machine {
         match self.state {
             State::Closed | State::ForcedClosed => 0,
             State::Open => self.open_until,
-            State::HalfOpen if self.probes.len() < self.max_probes => 0,
+            // Until the leases of those that have to make way have ended.
             State::HalfOpen => {
-                self.probes.iter().map(|probe| probe.lease_end).min().unwrap_or_default()
+                let last = self.probes.len().checked_sub(self.max_probes);
+                last.map_or(0, |last| self.probes[last].lease_end)
             }
             State::ForcedOpen => u64::MAX,
         }
@@ -218,23 +227,17 @@ impl Machine {
         let kind = if self.state == State::Open {
             self.enter(State::HalfOpen, hot.clock.wall());
             Some(EventKind::HalfOpened)
-        } else if self.probes.len() < self.max_probes {
-            None
         } else {
-            // The one that hangs for longest makes way. What it comes to is nobody's any more.
-            let oldest = self.probes.iter().enumerate().min_by_key(|(_, probe)| probe.lease_end);
-            if let Some(oldest) = oldest.map(|(index, _)| index) {
-                self.probes.remove(oldest);
-            }
-            // Fewer probes than before may be allowed by now.
-            if self.probes.len() >= self.max_probes {
-                self.publish(hot);
-                return (Admission::Refused, None);
-            }
-            Some(EventKind::ProbeReplaced)
+            // Those that hang for longest make way: one, or more where fewer probes than before are
+            // allowed. What they come to is nobody's any more.
+            let in_the_way = (self.probes.len() + 1).saturating_sub(self.max_probes);
+            self.probes.drain(..in_the_way);
+            (in_the_way > 0).then_some(EventKind::ProbeReplaced)
         };
         self.last_probe += 1;
-        self.probes.push(Probe { id: self.last_probe, lease_end: now + self.probe_lease });
+        let probe = Probe { id: self.last_probe, lease_end: now + self.probe_lease };
+        let place = self.probes.partition_point(|other| other.lease_end <= probe.lease_end);
+        self.probes.insert(place, probe);
         self.publish(hot);
         (Admission::Probe(self.last_probe), kind.map(|kind| self.announce(kind)))
     }
@@ -423,6 +426,5 @@ fn set_slow_call(threshold: u64, hot: &Hot) {
         hot.watch_plan.fetch_add(1, Ordering::Relaxed);
         // Of slices of the former width.
         hot.watch_era.store(0, Ordering::Relaxed);
-        hot.hung_judged.store(0, Ordering::Relaxed);
     }
 }

@@ -26,7 +26,7 @@ mod window;
 mod word;
 
 #[cfg(all(test, loom))]
-mod loom;
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 

@@ -145,7 +145,7 @@ impl Iterator for Waits {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

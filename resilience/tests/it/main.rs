@@ -4,6 +4,8 @@
 
 mod contract;
 mod failures;
+mod model;
+mod proxy;
 mod recovery;
 mod rollback;
 mod server;

@@ -109,7 +109,37 @@ fn a_subscriber_that_calls_the_breaker_does_not_deadlock() {
             assert!(matches!(event.kind, EventKind::Opened { .. }));
             breaker.reset();
         });
-        trip(&breaker);
+        // Not `trip`: by the time that it looks, the breaker may be reset.
+        for _ in 0..3 {
+            permit(&breaker).failure("x");
+        }
     });
     assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn window_begins_empty_when_a_rate_is_watched_again() {
+    let (breaker, _) = rates(Settings::new().failure_rate(0.5).minimum_calls(2));
+    permit(&breaker).failure("x");
+    breaker.reconfigure(Settings::new());
+    // Nobody counts these.
+    for _ in 0..10 {
+        permit(&breaker).success();
+    }
+    breaker.reconfigure(Settings::new().failure_rate(0.5).minimum_calls(2));
+    assert_eq!(breaker.snapshot().window, Some(WindowCounts::default()));
+    permit(&breaker).failure("x");
+    assert_eq!(breaker.state(), State::Closed, "one of one known call");
+}
+
+#[test]
+fn lower_limit_of_hung_calls_holds_from_the_next_call_on() {
+    let settings = || Settings::new().slow_call(4 * STEP);
+    let (breaker, clock) = rates(settings().hung_calls(2));
+    let _hung = permit(&breaker);
+    clock.advance(5 * STEP);
+    permit(&breaker).success();
+    breaker.reconfigure(settings().hung_calls(1));
+    assert!(breaker.acquire().is_err());
+    assert_eq!(breaker.state(), State::Open);
 }

@@ -143,3 +143,30 @@ fn several_probes_may_go_and_the_first_result_decides() {
     let snapshot = breaker.snapshot();
     assert_eq!((snapshot.state, snapshot.stale), (State::Closed, 1));
 }
+
+#[test]
+fn fewer_probes_than_are_under_way_wait_for_as_many_leases_as_it_takes() {
+    let settings = || Settings::new().consecutive_failures(1).probe_lease(STEP);
+    let (breaker, clock) = rates(settings().probes(3));
+    permit(&breaker).failure("x");
+    clock.advance(OPEN_FOR);
+    let early = [permit(&breaker), permit(&breaker)];
+    clock.advance(STEP / 2);
+    let late = permit(&breaker);
+    breaker.reconfigure(settings().probes(1));
+    // The first two leases have ended, and the third probe takes the only place there is.
+    clock.advance(STEP / 2);
+    assert!(breaker.check().is_err());
+    assert_eq!(breaker.acquire().expect_err("no place").retry_after(), STEP / 2);
+    assert_eq!(breaker.snapshot().probes, 3, "nobody makes way for nothing");
+    clock.advance(STEP / 2);
+    assert!(breaker.check().is_ok());
+    let probe = permit(&breaker);
+    assert_eq!(breaker.snapshot().probes, 1);
+    for replaced in early.into_iter().chain([late]) {
+        replaced.success();
+    }
+    assert_eq!(breaker.state(), State::HalfOpen);
+    probe.success();
+    assert_eq!(breaker.state(), State::Closed);
+}

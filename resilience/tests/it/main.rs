@@ -4,6 +4,7 @@
 
 mod contract;
 mod failures;
+mod http_proxy;
 mod model;
 mod proxy;
 mod recovery;

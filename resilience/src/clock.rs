@@ -1,5 +1,6 @@
 //! Where the library gets its time from, so that tests can turn it by hand.
 
+use std::sync::Arc;
 use std::time::{Instant, SystemTime};
 
 /// The time, as the library sees it: nothing in it asks the system itself.
@@ -16,7 +17,24 @@ pub trait Clock: Send + Sync + 'static {
     /// fits any clock that runs as the system's does.
     #[cfg(feature = "pipeline")]
     fn sleep_until(&self, moment: Instant) -> futures_util::future::BoxFuture<'static, ()> {
-        Box::pin(tokio::time::sleep_until(moment.into()))
+        // Unconstrained: a timer that yields to Tokio's budget never fires beside work that uses
+        // the budget up, and it is there to end just such work.
+        Box::pin(tokio::task::unconstrained(tokio::time::sleep_until(moment.into())))
+    }
+}
+
+impl<C: Clock + ?Sized> Clock for Arc<C> {
+    fn now(&self) -> Instant {
+        (**self).now()
+    }
+
+    fn wall(&self) -> SystemTime {
+        (**self).wall()
+    }
+
+    #[cfg(feature = "pipeline")]
+    fn sleep_until(&self, moment: Instant) -> futures_util::future::BoxFuture<'static, ()> {
+        (**self).sleep_until(moment)
     }
 }
 

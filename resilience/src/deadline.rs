@@ -1,11 +1,14 @@
 //! One time budget for a request, narrowed per call and carried from hop to hop.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use tokio::time::Instant;
+use crate::clock::{Clock, SystemClock};
 
 /// Stands in for "no limit" where adding a duration would overflow: about thirty years.
 const FAR: Duration = Duration::from_hours(24 * 365 * 30);
+
+/// With less than this left, nothing is begun: the next hop is told whole milliseconds.
+pub(crate) const LEAST: Duration = Duration::from_millis(1);
 
 /// The moment at which a request's budget ends.
 ///
@@ -20,7 +23,11 @@ const FAR: Duration = Duration::from_hours(24 * 365 * 30);
 /// // Narrowing never gives more time than there is.
 /// assert_eq!(call.narrow(Duration::from_mins(1)), call);
 /// ```
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+///
+/// It is passed from hand to hand, never found in a task-local: what a function may take is part of
+/// its signature. The methods in `_on` take the time from a [`Clock`] of yours, the others from the
+/// [`SystemClock`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Deadline {
     at: Instant,
 }
@@ -29,14 +36,29 @@ impl Deadline {
     /// The header that carries what is left, in whole milliseconds, to the next hop.
     pub const HEADER: &str = "x-request-timeout";
 
+    /// The deadline at this moment.
+    pub const fn at(moment: Instant) -> Self {
+        Self { at: moment }
+    }
+
     /// The deadline that is this far away. More than thirty years count as thirty years.
     pub fn after(budget: Duration) -> Self {
-        Self { at: Instant::now() + budget.min(FAR) }
+        Self::after_on(&SystemClock, budget)
+    }
+
+    /// [`after`](Self::after), by this clock.
+    pub fn after_on(clock: &(impl Clock + ?Sized), budget: Duration) -> Self {
+        Self::since(clock.now(), budget)
     }
 
     /// What is left of the budget; zero once it has run out.
     pub fn remaining(self) -> Duration {
-        self.at.saturating_duration_since(Instant::now())
+        self.remaining_on(&SystemClock)
+    }
+
+    /// [`remaining`](Self::remaining), by this clock.
+    pub fn remaining_on(self, clock: &(impl Clock + ?Sized)) -> Duration {
+        self.remaining_at(clock.now())
     }
 
     /// Whether nothing is left.
@@ -44,10 +66,34 @@ impl Deadline {
         self.remaining().is_zero()
     }
 
+    /// [`is_expired`](Self::is_expired), by this clock.
+    pub fn is_expired_on(self, clock: &(impl Clock + ?Sized)) -> bool {
+        self.remaining_on(clock).is_zero()
+    }
+
     /// The earlier of this deadline and the one that is `limit` away.
     #[must_use]
     pub fn narrow(self, limit: Duration) -> Self {
-        self.min(Self::after(limit))
+        self.narrow_on(&SystemClock, limit)
+    }
+
+    /// [`narrow`](Self::narrow), by this clock.
+    #[must_use]
+    pub fn narrow_on(self, clock: &(impl Clock + ?Sized), limit: Duration) -> Self {
+        self.min(Self::after_on(clock, limit))
+    }
+
+    /// The moment itself.
+    pub const fn moment(self) -> Instant {
+        self.at
+    }
+
+    pub(crate) fn since(now: Instant, budget: Duration) -> Self {
+        Self { at: now + budget.min(FAR) }
+    }
+
+    pub(crate) fn remaining_at(self, now: Instant) -> Duration {
+        self.at.saturating_duration_since(now)
     }
 
     /// Reads the value of [`Deadline::HEADER`]: whole milliseconds, ASCII digits and nothing else
@@ -76,6 +122,7 @@ pub struct InvalidTimeout;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::ManualClock;
 
     #[test]
     fn only_plain_milliseconds_are_read() {
@@ -98,6 +145,17 @@ mod tests {
         tokio::time::advance(Duration::from_millis(20)).await;
         assert_eq!(deadline.remaining(), Duration::ZERO);
         assert!(deadline.is_expired());
+    }
+
+    #[test]
+    fn time_is_used_up_by_the_clock_that_is_given() {
+        let clock = ManualClock::new();
+        let deadline = Deadline::after_on(&clock, Duration::from_hours(1));
+        let narrow = deadline.narrow_on(&clock, Duration::from_mins(1));
+        assert_eq!(narrow.moment(), clock.now() + Duration::from_mins(1));
+        clock.advance(Duration::from_mins(20));
+        assert_eq!(deadline.remaining_on(&clock), Duration::from_mins(40));
+        assert!(narrow.is_expired_on(&clock) && !deadline.is_expired_on(&clock));
     }
 
     #[tokio::test(start_paused = true)]

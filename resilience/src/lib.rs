@@ -2,6 +2,10 @@
 #![deny(missing_docs)]
 
 pub mod breaker;
+#[cfg(feature = "pipeline")]
+pub mod bulkhead;
+#[cfg(feature = "pipeline")]
+pub mod call;
 pub mod classify;
 pub mod clock;
 #[cfg(feature = "pipeline")]
@@ -10,7 +14,12 @@ pub mod deadline;
 pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "metrics")]
+pub mod metrics;
+#[cfg(feature = "pipeline")]
+pub mod pipeline;
 pub mod random;
+pub mod registry;
 #[cfg(feature = "pipeline")]
 pub mod retry;
 #[cfg(feature = "pipeline")]
@@ -18,16 +27,25 @@ pub mod rollback;
 mod sync;
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
+#[cfg(feature = "pipeline")]
+mod timer;
 
 pub use breaker::{Breaker, FailurePolicy, Permit, Rejection, Settings, Snapshot, State};
+#[cfg(feature = "pipeline")]
+pub use bulkhead::Bulkhead;
+#[cfg(feature = "pipeline")]
+pub use call::{Attempt, Call};
 pub use classify::{Classify, Verdict};
 pub use clock::{Clock, SystemClock};
 #[cfg(feature = "pipeline")]
 pub use deadline::{Deadline, InvalidTimeout};
 #[cfg(feature = "pipeline")]
 pub use fallback::{LastKnown, Remembered};
-pub use random::Random;
 #[cfg(feature = "pipeline")]
-pub use retry::{Delays, RetryPolicy};
+pub use pipeline::Pipeline;
+pub use random::Random;
+pub use registry::Registry;
+#[cfg(feature = "pipeline")]
+pub use retry::{Backoff, Retry, RetryBudget, Retryable};
 #[cfg(feature = "pipeline")]
 pub use rollback::{Backlog, Rollback, RolledBack, Undo, UndoError};

@@ -18,7 +18,7 @@ use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
 
-use crate::retry::{RetryPolicy, jitter};
+use crate::retry::Backoff;
 
 /// What is added at most to the time that a dependency or its breaker asked for, so that not
 /// everything that waited for the same moment comes at once.
@@ -97,7 +97,7 @@ pub struct UndoError {
 }
 
 impl UndoError {
-    /// A failure with this explanation; repeated after the policy's next delay.
+    /// A failure with this explanation; repeated after the backoff's next delay.
     pub fn new(message: impl Into<String>) -> Self {
         Self { message: message.into(), retry_after: None, dependency: None }
     }
@@ -166,16 +166,16 @@ impl From<crate::http::CallError> for UndoError {
 #[derive(Clone)]
 pub struct Backlog {
     tasks: TaskTracker,
-    policy: RetryPolicy,
+    backoff: Backoff,
     pending: Arc<Mutex<HashSet<String>>>,
     /// Told whenever an undo has succeeded.
     succeeded: Arc<Notify>,
 }
 
 impl Backlog {
-    /// An empty backlog, whose waits between attempts follow this policy.
-    pub fn new(tasks: TaskTracker, policy: RetryPolicy) -> Self {
-        Self { tasks, policy, pending: Arc::default(), succeeded: Arc::default() }
+    /// An empty backlog, whose waits between attempts are these.
+    pub fn new(tasks: TaskTracker, backoff: Backoff) -> Self {
+        Self { tasks, backoff, pending: Arc::default(), succeeded: Arc::default() }
     }
 
     /// Repeats this undo in the background until it succeeds, beginning at once. One whose key is
@@ -204,11 +204,13 @@ impl Backlog {
     async fn repeat(&self, undo: &Undo, mut failure: Option<UndoError>) {
         let (key, dependency) = (undo.key(), undo.dependency());
         let since = Instant::now();
-        let mut delays = self.policy.delays();
+        let mut delays = self.backoff.delays();
         for attempt in 1_u64.. {
             if let Some(error) = failure {
                 let wait = match error.retry_after {
-                    Some(after) => after.min(LONGEST_RETRY_AFTER) + jitter(RETRY_AFTER_JITTER),
+                    Some(after) => {
+                        after.min(LONGEST_RETRY_AFTER) + self.backoff.jitter(RETRY_AFTER_JITTER)
+                    }
                     None => delays.next().unwrap_or(LONGEST_RETRY_AFTER),
                 };
                 tokio::time::sleep(wait).await;
@@ -271,12 +273,12 @@ impl fmt::Debug for Backlog {
 /// well. When the operation succeeds, drop the rollback.
 ///
 /// ```
-/// use resilience::{Backlog, RetryPolicy, RolledBack, Rollback, Undo};
+/// use resilience::{Backlog, Backoff, RolledBack, Rollback, Undo};
 /// use tokio_util::task::TaskTracker;
 ///
 /// # let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().unwrap();
 /// # runtime.block_on(async {
-/// let backlog = Backlog::new(TaskTracker::new(), RetryPolicy::new());
+/// let backlog = Backlog::new(TaskTracker::new(), Backoff::new());
 /// let mut rollback = Rollback::new();
 /// rollback.push(Undo::new("reservation/42", "billing", || async {
 ///     // DELETE the reservation

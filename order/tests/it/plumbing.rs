@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use service::testing::bad_input::{Route, check, no_text, no_uuid};
 use service::testing::network::Seen;
-use service::testing::plumbing;
+use service::testing::{operator, plumbing};
 use uuid::Uuid;
 
 use crate::world::{MODEL, ORDERS, PATIENT, STOCK, World, wish};
@@ -69,6 +69,13 @@ async fn input_at_its_bounds_is_accepted() {
     assert_eq!(world.claim(order, &reason).send().await.ok()["decision"], "FIXING");
     world.get(user, order).body(Some("application/json"), "[]").send().await.ok();
     world.give_back(order).body(Some("application/json"), "{nonsense").send().await.no_content();
+}
+
+#[tokio::test]
+async fn breakers_are_shown_and_operated_from_this_machine() {
+    let world = World::start().await;
+    let breakers = &["warehouse", "warranty"];
+    operator::breakers_are_operated(&world.client, "order", breakers).await;
 }
 
 #[tokio::test]

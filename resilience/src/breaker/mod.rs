@@ -19,6 +19,7 @@ mod lane;
 mod machine;
 mod permit;
 mod policy;
+mod probes;
 mod report;
 mod settings;
 mod watch;
@@ -272,6 +273,16 @@ impl Breaker {
     /// to be received.
     pub fn subscribe(&self, capacity: usize) -> Events {
         self.inner.subscribers.add(capacity)
+    }
+
+    /// Whether one built afresh would be the same to everybody: nobody else has it, so no call is
+    /// under way either, and there is nothing that could make it open sooner.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        let word = self.inner.hot.word();
+        Arc::strong_count(&self.inner) == 1
+            && word.state() == State::Closed
+            && !word.has(word::DIRTY)
+            && self.snapshot().window.is_none_or(|window| window.calls == 0)
     }
 
     /// All that there is to know about it at this moment.

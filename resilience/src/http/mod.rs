@@ -15,17 +15,23 @@
 //! | breaker open | [`Rejected`](ErrorKind::Rejected) | none | |
 //! | less than 1 ms left | [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) | none | |
 //! | no connection | [`Connect`](ErrorKind::Connect) | none | failure |
-//! | none within the timeout | [`TimedOut`](ErrorKind::TimedOut) | unknown | failure, or ignored where the deadline was the shorter |
-//! | connection reset or closed | [`Lost`](ErrorKind::Lost) | unknown | failure |
-//! | anything that isn't what it should be | [`Unreadable`](ErrorKind::Unreadable) | unknown | failure |
+//! | none within the timeout | [`TimedOut`](ErrorKind::TimedOut) | unknown¹ | failure, or ignored where the deadline was the shorter |
+//! | connection reset or closed | [`Lost`](ErrorKind::Lost) | unknown¹ | failure |
+//! | anything that isn't what it should be | [`Unreadable`](ErrorKind::Unreadable) | unknown¹ | failure |
 //! | 4xx with one of the final codes | [`Refused`](ErrorKind::Refused) | none | success |
-//! | 409 `idempotency_in_progress`, 401 | [`Busy`](ErrorKind::Busy) | unknown | success |
-//! | 429 | [`Busy`](ErrorKind::Busy) | unknown | failure |
-//! | 503 with `X-Failed-Dependency` | [`Downstream`](ErrorKind::Downstream) | unknown¹ | success |
-//! | 503 `deadline_exceeded` | [`Unavailable`](ErrorKind::Unavailable) | unknown¹ | ignored |
-//! | any other 5xx | [`Unavailable`](ErrorKind::Unavailable) | unknown¹ | failure |
+//! | 409 `idempotency_in_progress` | [`Busy`](ErrorKind::Busy) | unknown | success |
+//! | 401 | [`Busy`](ErrorKind::Busy) | none | success |
+//! | 429 | [`Busy`](ErrorKind::Busy) | none | failure |
+//! | 503 with `X-Failed-Dependency` | [`Downstream`](ErrorKind::Downstream) | unknown² | success |
+//! | 503 `deadline_exceeded` | [`Unavailable`](ErrorKind::Unavailable) | unknown² | ignored |
+//! | any other 5xx | [`Unavailable`](ErrorKind::Unavailable) | unknown² | failure |
 //!
-//! ¹ none where the code is one of the client's no-effect codes.
+//! ¹ *done* where the answer had begun with the expected status (and, for JSON, its type): the
+//! request was carried out, only the rest of the answer was lost, late, too long or unreadable.
+//! ² none where the code is one of the client's no-effect codes.
+//!
+//! An answer with *another* 2xx, or of another type, may come from something in between: its effect
+//! is unknown.
 //!
 //! An error body is a JSON object with a string `code` and a string `message`.
 
@@ -33,12 +39,17 @@ mod classify;
 mod client;
 mod context;
 mod error;
+mod exchange;
+mod meaning;
 mod request;
+mod tls;
 mod transport;
 
 pub use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
+pub use classify::ByKind;
 pub use client::{Client, ClientBuilder};
 pub use context::Context;
 pub use error::{CallError, Effect, ErrorKind, Refusal};
 pub use request::{Reply, Request};
+pub use tls::RootCertificate;
 pub use transport::{Transport, TransportConfig, TransportError};

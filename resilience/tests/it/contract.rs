@@ -120,18 +120,22 @@ async fn a_4xx_that_is_not_final_is_a_failure() {
 #[tokio::test]
 async fn busy_answers_are_retryable() {
     let cases = [
-        (error_answer(409, &[], "idempotency_in_progress"), State::Closed),
-        (error_answer(401, &[], "unauthorized"), State::Closed),
-        (Reaction::Send(answer(401, &[], "")), State::Closed),
-        (error_answer(429, &[("retry-after", "7")], "too_many_requests"), State::Open),
+        (error_answer(409, &[], "idempotency_in_progress"), Effect::Unknown, State::Closed),
+        (error_answer(401, &[], "unauthorized"), Effect::None, State::Closed),
+        (Reaction::Send(answer(401, &[], "")), Effect::None, State::Closed),
+        (
+            error_answer(429, &[("retry-after", "7")], "too_many_requests"),
+            Effect::None,
+            State::Open,
+        ),
     ];
-    for (reaction, state) in cases {
+    for (reaction, effect, state) in cases {
         let server = Server::always(reaction).await;
         let client = client(&server.url);
         for _ in 0..3 {
             let error = client.get("/").fetch::<Value>(&cx()).await.expect_err("busy");
             assert!(matches!(error.kind(), ErrorKind::Busy(_)), "{error:?}");
-            assert_eq!(error.effect(), Effect::Unknown);
+            assert_eq!(error.effect(), effect);
             if state == State::Open {
                 assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
             }

@@ -3,14 +3,18 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
+mod effects;
 mod failures;
 mod http_proxy;
+mod metrics;
 mod model;
 mod proxy;
 mod recovery;
+mod retries;
 mod rollback;
 mod server;
 mod subscriber;
+mod tls;
 
 use resilience::http::{Client, Transport, TransportConfig};
 use url::Url;

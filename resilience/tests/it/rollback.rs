@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use resilience::{Backlog, RetryPolicy, Rollback, RolledBack, Undo, UndoError};
+use resilience::{Backlog, Backoff, Rollback, RolledBack, Undo, UndoError};
 use tokio::sync::Notify;
 use tokio::time::Instant;
 use tokio_util::task::TaskTracker;
@@ -47,7 +47,7 @@ impl Log {
 fn backlog() -> (Backlog, TaskTracker) {
     let tasks = TaskTracker::new();
     let policy =
-        RetryPolicy::new().initial(Duration::from_millis(100)).max_interval(Duration::from_secs(1));
+        Backoff::new().initial(Duration::from_millis(100)).max_interval(Duration::from_secs(1));
     (Backlog::new(tasks.clone(), policy), tasks)
 }
 

@@ -4,7 +4,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use service::testing::network::{Act, DEFECT, RUBBISH};
-use service::testing::{assert_envelope, until};
+use service::testing::{assert_envelope, operator, until};
 
 use crate::systems::Party;
 use crate::world::{PATIENT, SHORT, SOON, World, assert_blames};
@@ -176,6 +176,12 @@ async fn an_open_breaker_says_why_and_for_how_long() {
     let open = [PATIENT, &[("BREAKER_OPEN_MS", "60000")]].concat();
     let world = World::with(&open).await;
     let order = world.bought().await;
+    // Writes have a breaker of their own.
+    world.behind.order.proxy.on("POST", DEFECT);
+    for _ in 0..3 {
+        let failed = world.claim(order, "x").send().await;
+        assert_blames(&failed, "dependency_unavailable", "order");
+    }
     world.behind.order.proxy.on("*", DEFECT);
     for _ in 0..3 {
         assert_blames(&world.list().send().await, "dependency_unavailable", "order");
@@ -202,6 +208,23 @@ async fn an_open_breaker_says_why_and_for_how_long() {
     let breakers = world.breakers(&world.client).await;
     let open: Vec<_> = breakers.iter().filter(|(_, state)| state == "open").collect();
     assert_eq!(open, [&("order".to_owned(), "open".to_owned())]);
+}
+
+#[tokio::test]
+async fn reads_that_fail_do_not_close_the_way_for_purchases() {
+    let world = World::with(PATIENT).await;
+    world.behind.order.proxy.on("GET", DEFECT);
+    for _ in 0..5 {
+        assert_blames(&world.list().send().await, "dependency_unavailable", "order");
+    }
+    let reads = operator::breaker(&world.client, "order/read").await;
+    assert_eq!((&reads["state"], &reads["failures"]), (&json!("open"), &json!(3)));
+    world.bought().await;
+    assert_eq!(operator::breaker(&world.client, "order/write").await["state"], "closed");
+    // Health names the dependency once, with what is worst.
+    let breakers = world.breakers(&world.client).await;
+    let states: Vec<_> = breakers.iter().filter(|(name, _)| name == "order").collect();
+    assert_eq!(states, [&("order".to_owned(), "open".to_owned())]);
 }
 
 #[tokio::test]

@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use service::testing::bad_input::{Route, check, no_text};
 use service::testing::network::Seen;
-use service::testing::{assert_envelope, plumbing};
+use service::testing::{assert_envelope, operator, plumbing};
 use uuid::Uuid;
 
 use crate::world::{MODEL, PATIENT, STOCK, STORE, World, bought, wish};
@@ -92,6 +92,13 @@ async fn input_at_its_bounds_is_accepted() {
     world.get(order).json(&json!([1])).send().await.ok();
     world.list().body(Some("text/plain"), "").send().await.ok();
     world.refund(order).body(Some("application/json"), "{nonsense").send().await.no_content();
+}
+
+#[tokio::test]
+async fn breakers_are_shown_and_operated_from_this_machine() {
+    let world = World::start().await;
+    let breakers = &["order/read", "order/write", "warehouse", "warranty"];
+    operator::breakers_are_operated(&world.client, "store", breakers).await;
 }
 
 #[tokio::test]

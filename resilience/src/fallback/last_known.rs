@@ -1,5 +1,3 @@
-//! The last known good value, for when the live one can't be had.
-
 use std::fmt;
 use std::hash::Hash;
 use std::time::{Duration, Instant};
@@ -14,14 +12,17 @@ use crate::clock::{Clock, SystemClock};
 ///
 /// ```
 /// use resilience::LastKnown;
+/// use std::time::Duration;
 ///
-/// let prices = LastKnown::new(1000);
+/// let prices = LastKnown::new(1000).max_age(Duration::from_hours(1));
 /// prices.remember("tea", 4);
 /// assert_eq!(prices.recall(&"tea").map(|known| known.value), Some(4));
 /// assert!(prices.recall(&"coffee").is_none());
 /// ```
 pub struct LastKnown<K, V> {
     cache: Cache<K, Stored<V>>,
+    max_age: Duration,
+    clock: Box<dyn Clock>,
 }
 
 #[derive(Clone)]
@@ -43,40 +44,79 @@ impl<K: Hash + Eq + Clone, V: Clone> LastKnown<K, V> {
     /// Room for this many keys (at least one). When it is full, the keys that were asked for least
     /// make way.
     pub fn new(capacity: usize) -> Self {
-        Self { cache: Cache::new(capacity.max(1)) }
+        Self {
+            cache: Cache::new(capacity.max(1)),
+            max_age: Duration::MAX,
+            clock: Box::new(SystemClock),
+        }
+    }
+
+    /// What is older than this isn't recalled. The default is no limit.
+    #[must_use]
+    pub fn max_age(mut self, max_age: Duration) -> Self {
+        self.max_age = max_age;
+        self
+    }
+
+    /// Where the time comes from. The default is the [`SystemClock`].
+    #[must_use]
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Box::new(clock);
+        self
     }
 
     /// Keeps this as the last good value of its key.
     pub fn remember(&self, key: K, value: V) {
-        self.cache.insert(key, Stored { value, at: SystemClock.now() });
+        self.cache.insert(key, Stored { value, at: self.clock.now() });
     }
 
-    /// The last good value of this key, where there is one still.
+    /// The last good value of this key, where there is one still, and not too old.
     pub fn recall(&self, key: &K) -> Option<Remembered<V>> {
         let Stored { value, at } = self.cache.get(key)?;
-        Some(Remembered { value, age: SystemClock.now().saturating_duration_since(at) })
+        let age = self.clock.now().saturating_duration_since(at);
+        (age <= self.max_age).then_some(Remembered { value, age })
+    }
+
+    /// Forgets this key, whose value is known not to be good any more.
+    pub fn forget(&self, key: &K) {
+        self.cache.remove(key);
     }
 }
 
 impl<K, V> fmt::Debug for LastKnown<K, V> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         // Not the values: they may be anybody's.
-        f.debug_struct("LastKnown").finish_non_exhaustive()
+        f.debug_struct("LastKnown").field("max_age", &self.max_age).finish_non_exhaustive()
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::testkit::ManualClock;
 
-    #[tokio::test(start_paused = true)]
-    async fn a_value_grows_old_and_is_renewed() {
-        let known = LastKnown::new(10);
+    #[test]
+    fn a_value_grows_old_and_is_renewed() {
+        let clock = ManualClock::new();
+        let known = LastKnown::new(10).clock(clock.clone());
         known.remember("a", 1);
-        tokio::time::advance(Duration::from_secs(3)).await;
+        clock.advance(Duration::from_secs(3));
         assert_eq!(known.recall(&"a"), Some(Remembered { value: 1, age: Duration::from_secs(3) }));
         known.remember("a", 2);
         assert_eq!(known.recall(&"a"), Some(Remembered { value: 2, age: Duration::ZERO }));
+        known.forget(&"a");
+        assert_eq!(known.recall(&"a"), None);
+    }
+
+    #[test]
+    fn what_is_too_old_is_not_recalled() {
+        let clock = ManualClock::new();
+        let known = LastKnown::new(10).max_age(Duration::from_secs(3)).clock(clock.clone());
+        known.remember("a", 1);
+        clock.advance(Duration::from_secs(3));
+        assert!(known.recall(&"a").is_some());
+        clock.advance(Duration::from_millis(1));
+        assert_eq!(known.recall(&"a"), None);
     }
 
     #[test]

@@ -1,0 +1,358 @@
+//! All that stands between a caller and a dependency, in one fixed order:
+//!
+//! **deadline → bulkhead → retry → breaker → timeout → call**
+//!
+//! | Stage | What it does | Why there |
+//! |---|---|---|
+//! | deadline | with no time left, nothing is begun; every stage below knows what is left | nobody waits for what comes after it |
+//! | bulkhead | bounds the calls in flight, and the wait for a place | a call is one call, however often it is tried: its place is held while it waits to be repeated |
+//! | retry | repeats what is worth it, allowed, and paid for by the budget | each attempt asks the breaker again, and counts there |
+//! | breaker | rejects while the dependency is down | it sees every attempt's true result |
+//! | timeout | ends an attempt | inside the breaker's permit: a call cut from outside is never heard of |
+//!
+//! Every stage is optional. With a future that is ready at once, nothing is allocated and no timer
+//! is made.
+//!
+//! ```
+//! use resilience::pipeline::{ErrorKind, Pipeline};
+//! use resilience::retry::{Advice, Retryable};
+//! use resilience::{Breaker, Bulkhead, Call, Deadline, Retry, RetryBudget};
+//! use std::time::Duration;
+//!
+//! #[derive(Debug, thiserror::Error)]
+//! #[error("connection refused")]
+//! struct Refused;
+//!
+//! impl Retryable for Refused {
+//!     fn advice(&self) -> Advice {
+//!         Advice::retry().without_effect()
+//!     }
+//! }
+//!
+//! # #[tokio::main(flavor = "current_thread")]
+//! # async fn main() {
+//! let billing = Pipeline::builder("billing")
+//!     .bulkhead(Bulkhead::builder("billing", 20).queue(20, Duration::from_millis(50)).build())
+//!     .retry(Retry::new(RetryBudget::builder("billing").build()))
+//!     .breaker(Breaker::builder("billing").build())
+//!     .timeout(Duration::from_millis(500))
+//!     .build();
+//!
+//! let call = Call::idempotent().deadline(Deadline::after(Duration::from_secs(2)));
+//! let paid = billing.call(call, |attempt| async move {
+//!     // Tell the next hop how long it may take: `attempt.limit`.
+//!     # let _ = attempt;
+//!     Ok::<_, Refused>("paid")
+//! });
+//! assert_eq!(paid.await.unwrap(), "paid");
+//!
+//! let failed = billing.call(Call::not_idempotent(), |_| async { Err::<(), _>(Refused) }).await;
+//! let error = failed.unwrap_err();
+//! assert!(!error.may_have_had_effect(), "no need to undo anything");
+//! assert!(matches!(error.kind(), ErrorKind::Failed(Refused)));
+//! # }
+//! ```
+//!
+//! *When not to use it*: round an inbound handler. It guards the calls *out*.
+
+mod builder;
+mod counts;
+mod error;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+use std::pin::pin;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+pub use builder::PipelineBuilder;
+pub use counts::PipelineSnapshot;
+pub use error::{Error, ErrorKind};
+
+use counts::Counts;
+pub(crate) use error::NoAnswer;
+
+use crate::breaker::Breaker;
+use crate::bulkhead::Bulkhead;
+use crate::call::{Attempt, Call};
+use crate::classify::{Classify, Verdict};
+use crate::clock::Clock;
+use crate::deadline::{Deadline, LEAST};
+use crate::retry::{Advice, Advise, Retry, Retryable, by_error};
+use crate::timer;
+
+/// The stages round the calls to one dependency; see the [module](self) for their order. Clones are
+/// cheap and share everything.
+#[derive(Clone)]
+pub struct Pipeline {
+    inner: Arc<Inner>,
+}
+
+struct Inner {
+    name: Arc<str>,
+    longest: Option<Duration>,
+    bulkhead: Option<Bulkhead>,
+    retry: Option<Retry>,
+    breaker: Option<Breaker>,
+    timeout: Option<Duration>,
+    clock: Box<dyn Clock>,
+    counts: Counts,
+}
+
+/// What an attempt came to.
+struct Ended<T, E> {
+    result: Result<T, ErrorKind<E>>,
+    /// What to do about it.
+    advice: Advice,
+    /// Whether the operation was tried.
+    tried: bool,
+}
+
+/// The end of an attempt's time.
+#[derive(Clone, Copy)]
+struct Limit {
+    end: Instant,
+    time: Duration,
+    /// Less than the attempt's own timeout.
+    inherited: bool,
+}
+
+impl Limit {
+    fn own(time: Duration, now: Instant) -> Self {
+        Self { end: Deadline::since(now, time).moment(), time, inherited: false }
+    }
+}
+
+impl Pipeline {
+    /// Starts building a pipeline. The name is the dependency's.
+    pub fn builder(name: impl Into<String>) -> PipelineBuilder {
+        PipelineBuilder::new(name.into())
+    }
+
+    /// The name that it was built with.
+    pub fn name(&self) -> &str {
+        &self.inner.name
+    }
+
+    /// Its bulkhead, if it has one.
+    pub fn bulkhead(&self) -> Option<&Bulkhead> {
+        self.inner.bulkhead.as_ref()
+    }
+
+    /// Its retry, if it has one.
+    pub fn retry(&self) -> Option<&Retry> {
+        self.inner.retry.as_ref()
+    }
+
+    /// Its breaker, if it has one.
+    pub fn breaker(&self) -> Option<&Breaker> {
+        self.inner.breaker.as_ref()
+    }
+
+    /// Makes a call. The operation is called once per attempt, and knows from the [`Attempt`] how
+    /// long it may take.
+    ///
+    /// `Ok` is a success for the breaker, and `Err` a failure whose text is the reason, unless the
+    /// error names a [system further down](Advice::downstream): then the one that was called has
+    /// answered, and is fine.
+    ///
+    /// Dropping the future abandons the call.
+    ///
+    /// # Errors
+    ///
+    /// What became of the last attempt, and whether any may have had an effect.
+    pub async fn call<T, E, F>(
+        &self,
+        call: Call,
+        op: impl FnMut(Attempt) -> F,
+    ) -> Result<T, Error<E>>
+    where
+        E: Retryable + fmt::Display,
+        F: Future<Output = Result<T, E>>,
+    {
+        self.call_with(&classify, &by_error, call, op).await
+    }
+
+    /// [`call`](Self::call), with your own view of what a result says about the dependency, and of
+    /// what is worth another attempt ([`retry::never`](crate::retry::never) for nothing).
+    ///
+    /// An attempt that times out is a failure and worth another one; under an inherited limit it is
+    /// ignored, and the last.
+    ///
+    /// # Errors
+    ///
+    /// What became of the last attempt, and whether any may have had an effect.
+    pub async fn call_with<T, E, F>(
+        &self,
+        classify: &impl Classify<Result<T, E>>,
+        advise: &impl Advise<Result<T, E>>,
+        call: Call,
+        mut op: impl FnMut(Attempt) -> F,
+    ) -> Result<T, Error<E>>
+    where
+        F: Future<Output = Result<T, E>>,
+    {
+        let inner = &*self.inner;
+        let mut now = inner.clock.now();
+        let call = inner.narrow(call, now);
+        if let Err(kind) = inner.limit(call, now) {
+            inner.counts.exceeded(&inner.name);
+            return Err(Error::new(kind, 0, false));
+        }
+        let mut run = inner.retry.as_ref().map(|retry| retry.begin(call, now));
+        let _place = match &inner.bulkhead {
+            None => None,
+            Some(bulkhead) => Some(if let Some(place) = bulkhead.place() {
+                place
+            } else {
+                let place = bulkhead.acquire(call.deadline).await;
+                now = inner.clock.now();
+                place.map_err(|full| Error::new(ErrorKind::BulkheadFull(full), 0, false))?
+            }),
+        };
+        let (mut attempts, mut acted) = (0, false);
+        let mut last = None;
+        loop {
+            let limit = match inner.limit(call, now) {
+                Ok(limit) => limit,
+                Err(kind) => {
+                    // A wait took longer than it should. The failure before it says more.
+                    inner.counts.exceeded(&inner.name);
+                    return Err(Error::new(last.unwrap_or(kind), attempts, acted));
+                }
+            };
+            let attempt = Attempt {
+                number: attempts + 1,
+                deadline: limit.map(|limit| Deadline::at(limit.end)),
+                limit: limit.map(|limit| limit.time),
+            };
+            let ended = inner.attempt(classify, advise, &mut op, attempt, limit).await;
+            let Ended { result, advice, tried } = ended;
+            if tried {
+                attempts += 1;
+                acted |= !advice.is_without_effect();
+            }
+            let next = match &mut run {
+                Some(run) if advice.is_retry() => run.next(advice, inner.clock.now()),
+                _ => None,
+            };
+            let Some(moment) = next else {
+                return result.map_err(|kind| Error::new(kind, attempts, acted));
+            };
+            // An answer isn't kept meanwhile: it may hold a connection.
+            last = result.err();
+            inner.clock.sleep_until(moment).await;
+            now = inner.clock.now();
+        }
+    }
+
+    /// What it has counted since it was built; its stages count for themselves.
+    pub fn snapshot(&self) -> PipelineSnapshot {
+        self.inner.counts.snapshot(&self.inner.name)
+    }
+}
+
+impl fmt::Debug for Pipeline {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Pipeline")
+            .field("name", &self.inner.name)
+            .field("bulkhead", &self.inner.bulkhead)
+            .field("retry", &self.inner.retry)
+            .field("breaker", &self.inner.breaker)
+            .field("timeout", &self.inner.timeout)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Inner {
+    /// With the deadline that this pipeline sets.
+    fn narrow(&self, call: Call, now: Instant) -> Call {
+        let Some(longest) = self.longest else {
+            return call;
+        };
+        let own = Deadline::since(now, longest);
+        call.deadline(call.deadline.map_or(own, |deadline| deadline.min(own)))
+    }
+
+    /// The time for an attempt that begins now, where there is a limit.
+    fn limit<E>(&self, call: Call, now: Instant) -> Result<Option<Limit>, ErrorKind<E>> {
+        let own = call.timeout.or(self.timeout).or(self.longest);
+        let Some(deadline) = call.deadline else {
+            return Ok(own.map(|time| Limit::own(time, now)));
+        };
+        let left = deadline.remaining_at(now);
+        if left < LEAST {
+            return Err(ErrorKind::DeadlineExceeded);
+        }
+        Ok(Some(match own {
+            Some(time) if time <= left => Limit::own(time, now),
+            _ => Limit { end: deadline.moment(), time: left, inherited: true },
+        }))
+    }
+
+    /// Breaker, timeout, call.
+    async fn attempt<T, E, F: Future<Output = Result<T, E>>>(
+        &self,
+        classify: &impl Classify<Result<T, E>>,
+        advise: &impl Advise<Result<T, E>>,
+        op: &mut impl FnMut(Attempt) -> F,
+        attempt: Attempt,
+        limit: Option<Limit>,
+    ) -> Ended<T, E> {
+        let permit = match self.breaker.as_ref().map(Breaker::acquire).transpose() {
+            Ok(permit) => permit,
+            Err(rejection) => {
+                let result = Err(ErrorKind::Rejected(rejection));
+                return Ended { result, advice: Advice::never(), tried: false };
+            }
+        };
+        let settle = |verdict| {
+            if let Some(permit) = permit {
+                permit.settle(verdict);
+            }
+        };
+        let result = {
+            let future = pin!(op(attempt));
+            match limit {
+                None => Ok(future.await),
+                Some(limit) => {
+                    let ended = timer::until(&*self.clock, limit.end, future).await;
+                    ended.ok_or(limit)
+                }
+            }
+        };
+        let result = match result {
+            Ok(result) => result,
+            Err(Limit { time, inherited, .. }) => {
+                self.counts.timeout(&self.name, time, inherited);
+                settle(if inherited {
+                    Verdict::Ignored
+                } else {
+                    Verdict::Failure(NoAnswer(time).to_string().into())
+                });
+                let advice = if inherited { Advice::never() } else { Advice::retry() };
+                let result = Err(ErrorKind::TimedOut { limit: time, inherited });
+                return Ended { result, advice, tried: true };
+            }
+        };
+        let verdict = classify.classify(&result);
+        let advice = advise.advise(&result);
+        if let Some(retry) = &self.retry
+            && verdict == Verdict::Success
+            && !(advice.is_retry() || advice.is_downstream())
+        {
+            retry.budget().deposit();
+        }
+        settle(verdict);
+        Ended { result: result.map_err(ErrorKind::Failed), advice, tried: true }
+    }
+}
+
+/// What `Ok` and `Err` say, unless something else is said.
+fn classify<T, E: Retryable + fmt::Display>(result: &Result<T, E>) -> Verdict {
+    match result {
+        Err(error) if !error.advice().is_downstream() => Verdict::Failure(error.to_string().into()),
+        _ => Verdict::Success,
+    }
+}

@@ -5,6 +5,7 @@
 mod contract;
 mod effects;
 mod failures;
+mod http_proxy;
 mod metrics;
 mod model;
 mod proxy;

@@ -47,9 +47,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let base = Base::new(config.base)?;
-    let warehouse = config.warehouse.client(&base.transport, warehouse_api::FINAL_CODES);
-    let warranty = config.warranty.client(&base.transport, warranty_api::FINAL_CODES);
+    let base = Base::new(config.base);
+    let peers = base.peers()?;
+    let warehouse = peers.client(&config.warehouse, warehouse_api::FINAL_CODES)?;
+    let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
     let app = App {
         db: base.db.clone(),
         lifecycle: base.lifecycle.clone(),
@@ -57,12 +58,8 @@ pub async fn run(
         warehouse: WarehouseClient::new(warehouse),
         warranty: WarrantyClient::new(warranty),
     };
-    let site = Site {
-        breakers: vec![app.warehouse.breaker().clone(), app.warranty.breaker().clone()],
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: false,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: false };
     boot::serve(base, site, listener, shutdown).await
 }
 

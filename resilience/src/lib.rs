@@ -14,9 +14,12 @@ pub mod deadline;
 pub mod fallback;
 #[cfg(feature = "http")]
 pub mod http;
+#[cfg(feature = "metrics")]
+pub mod metrics;
 #[cfg(feature = "pipeline")]
 pub mod pipeline;
 pub mod random;
+pub mod registry;
 #[cfg(feature = "pipeline")]
 pub mod retry;
 #[cfg(feature = "pipeline")]
@@ -43,6 +46,7 @@ pub use fallback::{LastKnown, Remembered};
 #[cfg(feature = "pipeline")]
 pub use pipeline::Pipeline;
 pub use random::Random;
+pub use registry::Registry;
 #[cfg(feature = "pipeline")]
 pub use retry::{Backoff, Retry, RetryBudget, Retryable};
 #[cfg(feature = "pipeline")]

@@ -53,3 +53,23 @@ impl<T> ArcSwap<T> {
         *self.0.lock().expect("loom's locks are not poisoned") = value;
     }
 }
+
+/// What a counter's only writer does to it: cheaper than an addition that others could come into.
+///
+/// Under loom it is such an addition: loom takes only the last access to a value for one that
+/// could have been in another order, and that would be the writer's own.
+macro_rules! only_writer {
+    ($atomic:ty, $number:ty, $add:ident) => {
+        #[inline]
+        pub(crate) fn $add(counter: &$atomic, n: $number, order: Ordering) {
+            if cfg!(loom) {
+                counter.fetch_add(n, order);
+            } else {
+                counter.store(counter.load(Ordering::Relaxed) + n, order);
+            }
+        }
+    };
+}
+
+only_writer!(AtomicU64, u64, add);
+only_writer!(AtomicI64, i64, add_signed);

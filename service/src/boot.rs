@@ -1,6 +1,7 @@
 //! From configuration to a served router, and back out on SIGTERM.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
@@ -10,8 +11,7 @@ use axum::routing::get;
 use axum::serve::ListenerExt;
 use diesel_migrations::EmbeddedMigrations;
 use http::header::CONTENT_TYPE;
-use resilience::breaker::{Breaker, State as BreakerState};
-use resilience::http::{Transport, TransportConfig};
+use resilience::registry::Registry;
 use resilience::retry::Backoff;
 use resilience::rollback::Backlog;
 use tokio::net::TcpListener;
@@ -23,6 +23,8 @@ use crate::config::BaseConfig;
 use crate::db::Db;
 use crate::health::{self, Pulse};
 use crate::lifecycle::Lifecycle;
+use crate::manage::{self, Panel};
+use crate::peer::Peers;
 use crate::pipeline::{self, Shell};
 use crate::{idempotency, migrate, openapi, telemetry};
 
@@ -38,29 +40,33 @@ pub struct Base {
     pub db: Db,
     /// Its running work.
     pub lifecycle: Lifecycle,
-    /// Connections to other services.
-    pub transport: Transport,
+    /// What protects its calls to other services.
+    pub registry: Registry,
     /// Undos that failed, retried in the background.
     pub backlog: Backlog,
 }
 
 impl Base {
     /// Connects to nothing yet.
+    pub fn new(config: BaseConfig) -> Self {
+        let lifecycle = Lifecycle::new();
+        let retries =
+            Backoff::new().initial(Duration::from_millis(100)).max_interval(Duration::from_secs(1));
+        Self {
+            db: Db::new(&config),
+            backlog: Backlog::new(lifecycle.tasks().clone(), retries),
+            registry: Registry::new(),
+            lifecycle,
+            config,
+        }
+    }
+
+    /// For a service that calls others: their connections are shared.
     ///
     /// # Errors
     /// When TLS can't be set up.
-    pub fn new(config: BaseConfig) -> anyhow::Result<Self> {
-        let lifecycle = Lifecycle::new();
-        let retries = Backoff::new()
-            .initial(Duration::from_millis(100))
-            .max_interval(Duration::from_secs(1));
-        Ok(Self {
-            db: Db::new(&config),
-            backlog: Backlog::new(lifecycle.tasks().clone(), retries),
-            transport: Transport::new(TransportConfig::default())?,
-            lifecycle,
-            config,
-        })
+    pub fn peers(&self) -> anyhow::Result<Peers> {
+        Peers::new(self.registry.clone())
     }
 }
 
@@ -68,8 +74,6 @@ impl Base {
 pub struct Site {
     /// Its routes, with their state.
     pub routes: OpenApiRouter,
-    /// The breakers of the systems that it calls.
-    pub breakers: Vec<Breaker>,
     /// Its schema.
     pub migrations: &'static EmbeddedMigrations,
     /// Whether it defers calls, so that health tells of the broker.
@@ -86,7 +90,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let Base { config, db, lifecycle, backlog, .. } = base;
+    let Base { config, db, lifecycle, registry, backlog } = base;
     // Counts from the first request on.
     telemetry::metrics();
     let shell = Shell { name: config.name, lifecycle: lifecycle.clone(), budget: config.budget };
@@ -94,10 +98,11 @@ pub async fn serve(
         name: config.name,
         db: db.clone(),
         lifecycle: lifecycle.clone(),
-        breakers: site.breakers,
+        registry: registry.clone(),
         defers: site.defers,
     };
-    let (routes, document) = site.routes.merge(plumbing(pulse)).split_for_parts();
+    let manage = manage::routes(Panel::new(config.name, registry));
+    let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
     let routes = routes.merge(openapi::routes(openapi::complete(document)));
     let app = pipeline::wrap(routes, &shell);
 
@@ -110,6 +115,7 @@ pub async fn serve(
     });
     let closing = CancellationToken::new();
     let closed = closing.clone();
+    let app = app.into_make_service_with_connect_info::<SocketAddr>();
     let server = axum::serve(listener, app).with_graceful_shutdown(closed.cancelled_owned());
     let mut server = tokio::spawn(server.into_future());
 
@@ -151,16 +157,7 @@ fn plumbing(pulse: Pulse) -> OpenApiRouter {
 async fn metrics(State(pulse): State<Pulse>) -> Response {
     let service = ("service", pulse.name);
     metrics::counter!("db_statements_total", &[service]).absolute(pulse.db.statements());
-    for breaker in &pulse.breakers {
-        let labels = [service, ("dependency", breaker.name())].map(|(n, v)| (n, v.to_owned()));
-        let open = match breaker.state() {
-            BreakerState::Closed | BreakerState::ForcedClosed => 0.0,
-            BreakerState::HalfOpen => 0.5,
-            BreakerState::Open | BreakerState::ForcedOpen => 1.0,
-        };
-        metrics::gauge!("breaker_open", &labels).set(open);
-        metrics::counter!("breaker_rejected_total", &labels).absolute(breaker.snapshot().rejected);
-    }
+    pulse.registry.publish();
     let text = telemetry::metrics().render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
 }

@@ -25,6 +25,8 @@ pub const FAILED_DEPENDENCY: HeaderName = HeaderName::from_static("x-failed-depe
 pub mod code {
     /// Input was refused.
     pub const INVALID_REQUEST: &str = "invalid_request";
+    /// Not from there, or not by them.
+    pub const FORBIDDEN: &str = "forbidden";
     /// No such route.
     pub const NOT_FOUND: &str = "not_found";
     /// The route exists, for other methods.

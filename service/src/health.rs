@@ -3,19 +3,23 @@
 //! Only its own database decides. An open breaker is shown and never turns health into 503, or one
 //! dead service would take every healthy one out of rotation.
 
-use std::time::{Duration, SystemTime};
+use std::collections::BTreeMap;
+use std::collections::btree_map::Entry;
+use std::time::Duration;
 
 use axum::Json;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
-use chrono::{DateTime, Local, SecondsFormat, Utc};
+use chrono::{Local, SecondsFormat};
 use http::StatusCode;
-use resilience::breaker::{Breaker, State as BreakerState};
+use resilience::breaker::{Snapshot, State as BreakerState};
+use resilience::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::db::Db;
 use crate::lifecycle::Lifecycle;
+use crate::manage::rfc3339;
 
 /// How long the database may take to answer a probe, so that health answers within 500 ms.
 const PING_LIMIT: Duration = Duration::from_millis(400);
@@ -26,7 +30,7 @@ pub(crate) struct Pulse {
     pub(crate) name: &'static str,
     pub(crate) db: Db,
     pub(crate) lifecycle: Lifecycle,
-    pub(crate) breakers: Vec<Breaker>,
+    pub(crate) registry: Registry,
     pub(crate) defers: bool,
 }
 
@@ -85,9 +89,9 @@ struct Time {
 #[derive(Debug, Serialize, ToSchema)]
 struct Dependency {
     name: String,
-    /// `closed`, `open` or `half_open`.
-    #[schema(value_type = String)]
-    state: BreakerState,
+    /// `closed`, `open` or `half_open`; of several breakers for several classes of calls, the
+    /// worst.
+    state: &'static str,
     /// Since when, RFC 3339.
     since: String,
 }
@@ -112,7 +116,7 @@ pub(crate) async fn health(State(pulse): State<Pulse>) -> Response {
                 offset: f64::from(now.offset().local_minus_utc()),
             },
             broker: pulse.defers.then_some(Ping { status: Status::Absent }),
-            dependencies: pulse.breakers.iter().map(dependency).collect(),
+            dependencies: dependencies(&pulse.registry),
         },
     };
     let code = if alive { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
@@ -124,22 +128,43 @@ pub(crate) async fn health(State(pulse): State<Pulse>) -> Response {
     }
 }
 
-fn dependency(breaker: &Breaker) -> Dependency {
-    let snapshot = breaker.snapshot();
-    Dependency {
-        name: breaker.name().to_owned(),
-        // The contract knows three states: whether an operator wanted it is told elsewhere.
-        state: match snapshot.state {
-            BreakerState::ForcedOpen => BreakerState::Open,
-            BreakerState::ForcedClosed => BreakerState::Closed,
-            state => state,
-        },
-        since: rfc3339(snapshot.since),
+/// Each dependency once, however many breakers stand before it.
+fn dependencies(registry: &Registry) -> Vec<Dependency> {
+    let mut worst: BTreeMap<String, Snapshot> = BTreeMap::new();
+    for (key, breaker) in registry.breakers() {
+        let seen = breaker.snapshot();
+        match worst.entry(key.dependency().to_owned()) {
+            Entry::Vacant(entry) => drop(entry.insert(seen)),
+            Entry::Occupied(mut entry) => {
+                if severity(seen.state) > severity(entry.get().state) {
+                    entry.insert(seen);
+                }
+            }
+        }
+    }
+    let shown = |(name, seen): (String, Snapshot)| Dependency {
+        name,
+        state: shown(seen.state),
+        since: rfc3339(seen.since),
+    };
+    worst.into_iter().map(shown).collect()
+}
+
+fn severity(state: BreakerState) -> u8 {
+    match state {
+        BreakerState::Closed | BreakerState::ForcedClosed => 0,
+        BreakerState::HalfOpen => 1,
+        BreakerState::Open | BreakerState::ForcedOpen => 2,
     }
 }
 
-fn rfc3339(time: SystemTime) -> String {
-    DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Micros, false)
+/// Whether calls get through is what matters here, not who decided it.
+fn shown(state: BreakerState) -> &'static str {
+    match state {
+        BreakerState::ForcedClosed => BreakerState::Closed.as_str(),
+        BreakerState::ForcedOpen => BreakerState::Open.as_str(),
+        state => state.as_str(),
+    }
 }
 
 /// Answers while the process runs.

@@ -20,6 +20,7 @@
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | [`health`] | `/manage/health` |
+//! | `manage` | `/manage/resilience` |
 //! | [`cluster`] | a private PostgreSQL for the launcher and for tests |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
@@ -34,6 +35,7 @@ pub mod health;
 pub mod idempotency;
 pub mod input;
 pub mod lifecycle;
+mod manage;
 pub mod migrate;
 pub mod observe;
 pub mod openapi;

@@ -37,6 +37,11 @@ pub fn document(title: &str, description: &str) -> OpenApi {
 
 /// Adds what holds for every route: the error envelope, and the headers that any request may carry.
 pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
+    // How a router takes a rest of several segments is its own affair.
+    document.paths.paths = std::mem::take(&mut document.paths.paths)
+        .into_iter()
+        .map(|(path, item)| (path.replace("{*", "{"), item))
+        .collect();
     for (path, item) in &mut document.paths.paths {
         let api = path.starts_with("/api/");
         let PathItem { get, post, delete, .. } = item;

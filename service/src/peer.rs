@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use http::StatusCode;
-use resilience::breaker::Breaker;
-use resilience::http::{CallError, Client, ErrorKind, Transport};
+use resilience::http::{CallError, Client, ErrorKind, Transport, TransportConfig};
+use resilience::registry::{Key, Registry, RegistryFull};
 use resilience::rollback::UndoError;
 use url::Url;
 
@@ -30,8 +30,6 @@ pub struct PeerConfig {
     pub url: Url,
     /// Longest that one call may take.
     pub timeout: Duration,
-    /// Longest that any kind of call to it may take: the timeout, unless a kind has its own.
-    pub longest: Duration,
     /// Failures in a row that open the breaker.
     pub failures: u32,
     /// How long the breaker stays open before it probes.
@@ -55,7 +53,6 @@ impl PeerConfig {
             name,
             url: reader.service_url(&format!("{upper}_URL"), default_port),
             timeout,
-            longest: timeout,
             failures: reader.number("BREAKER_FAILURES", 3, 1..=1000),
             open_for: reader.millis("BREAKER_OPEN_MS", 6000),
         }
@@ -78,24 +75,75 @@ impl PeerConfig {
             ));
         }
     }
+}
 
-    /// A client with a breaker of its own. `final_codes` are the codes of its business answers.
-    pub fn client(&self, transport: &Transport, final_codes: &'static [&'static str]) -> Client {
-        let breaker = Breaker::builder(self.name)
-            .consecutive_failures(self.failures)
-            .open_for(self.open_for)
-            // Nobody waits for longer than this for a system that is back.
-            .longest_open(self.open_for)
-            // A probe ends with its timeout; one that hangs all the same gives way soon after.
-            .probe_lease(self.longest * 2)
-            .slow_call(self.longest)
-            .build();
-        Client::builder(self.name, self.url.clone())
-            .timeout(self.timeout)
+/// Clients of other services, on connections that they share, with breakers that are registered.
+#[derive(Clone, Debug)]
+pub struct Peers {
+    transport: Transport,
+    registry: Registry,
+}
+
+impl Peers {
+    /// Connects to nothing yet.
+    ///
+    /// # Errors
+    /// When TLS can't be set up.
+    pub(crate) fn new(registry: Registry) -> anyhow::Result<Self> {
+        Ok(Self { transport: Transport::new(TransportConfig::default())?, registry })
+    }
+
+    /// For all calls to a service whose calls share their fate. `final_codes` are the codes of its
+    /// business answers.
+    ///
+    /// # Errors
+    /// When there are more breakers than a process should have.
+    pub fn client(
+        &self,
+        peer: &PeerConfig,
+        final_codes: &'static [&'static str],
+    ) -> Result<Client, RegistryFull> {
+        self.build(&Key::new(peer.name), peer, peer.timeout, final_codes)
+    }
+
+    /// For a class of calls with a timeout of its own, and a breaker of its own therefore: what is
+    /// slow for a read isn't for a purchase.
+    ///
+    /// # Errors
+    /// As for [`Peers::client`].
+    pub fn class(
+        &self,
+        class: &str,
+        peer: &PeerConfig,
+        timeout: Duration,
+        final_codes: &'static [&'static str],
+    ) -> Result<Client, RegistryFull> {
+        self.build(&Key::new(peer.name).class(class), peer, timeout, final_codes)
+    }
+
+    fn build(
+        &self,
+        key: &Key,
+        peer: &PeerConfig,
+        timeout: Duration,
+        final_codes: &'static [&'static str],
+    ) -> Result<Client, RegistryFull> {
+        let breaker = self.registry.breaker(key, |breaker| {
+            breaker
+                .consecutive_failures(peer.failures)
+                .open_for(peer.open_for)
+                // Nobody waits longer for a healed system than for one that has just failed.
+                .longest_open(peer.open_for)
+                // A probe ends with its timeout; one that hangs all the same gives way soon after.
+                .probe_lease(timeout * 2)
+                .slow_call(timeout)
+        })?;
+        let client = Client::builder(peer.name, peer.url.clone())
+            .timeout(timeout)
             .breaker(breaker)
             .final_codes(final_codes)
-            .no_effect_codes(NO_EFFECT)
-            .build(transport)
+            .no_effect_codes(NO_EFFECT);
+        Ok(client.build(&self.transport))
     }
 }
 
@@ -117,6 +165,8 @@ impl From<CallError> for Failure {
             {
                 Self::deadline_exceeded().with_source(error)
             }
+            // Our own bound, whoever is called.
+            ErrorKind::BulkheadFull(_) => Self::unavailable(code::OVERLOADED, error.to_string()),
             _ => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 code::DEPENDENCY_UNAVAILABLE,

@@ -35,6 +35,7 @@ pub(crate) fn metrics() -> &'static PrometheusHandle {
         let handle = recorder.handle();
         // Another recorder can be there only in a program of somebody else's: theirs then wins.
         drop(metrics::set_global_recorder(recorder));
+        resilience::metrics::describe();
         handle
     })
 }

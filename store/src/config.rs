@@ -1,5 +1,7 @@
 //! What Store needs to know.
 
+use std::time::Duration;
+
 use service::config::{BaseConfig, Reader};
 use service::peer::PeerConfig;
 
@@ -19,8 +21,10 @@ pub const PORT: u16 = 8480;
 pub struct Config {
     /// What every service needs.
     pub base: BaseConfig,
-    /// Knows who bought what. Its `longest` is the timeout for what has an effect.
+    /// Knows who bought what.
     pub order: PeerConfig,
+    /// Longest that Order may take for what has an effect.
+    pub order_writes: Duration,
     /// Knows what the items are.
     pub warehouse: PeerConfig,
     /// Knows what their warranties are.
@@ -33,12 +37,12 @@ impl Config {
         const WRITES: &str = "ORDER_WRITE_TIMEOUT_MS";
         let base = BaseConfig::read(reader, NAME, PORT);
         let known = base.as_ref();
-        let mut order = PeerConfig::read(reader, known, order_api::NAME, order_api::PORT, 400);
-        order.longest = reader.millis(WRITES, 1800).max(order.timeout);
-        PeerConfig::check_nesting(reader, known, WRITES, order.longest);
+        let order = PeerConfig::read(reader, known, order_api::NAME, order_api::PORT, 400);
+        let order_writes = reader.millis(WRITES, 1800).max(order.timeout);
+        PeerConfig::check_nesting(reader, known, WRITES, order_writes);
         let warehouse =
             PeerConfig::read(reader, known, warehouse_api::NAME, warehouse_api::PORT, 400);
         let warranty = PeerConfig::read(reader, known, warranty_api::NAME, warranty_api::PORT, 400);
-        Some(Self { base: base?, order, warehouse, warranty })
+        Some(Self { base: base?, order, order_writes, warehouse, warranty })
     }
 }

@@ -4,12 +4,10 @@
 //! Warranty can't answer, what it owns is shown as it was last seen by this replica, or as `null`,
 //! and the element says so. Without Order there is nothing to put together.
 
-use std::fmt::Display;
-
 use chrono::{DateTime, Utc};
 use order_api::Order;
 use resilience::fallback::{Each, LastKnown, live_each};
-use resilience::http::Context;
+use resilience::http::{CallError, Context};
 use serde::Serialize;
 use service::Result;
 use utoipa::ToSchema;
@@ -120,41 +118,55 @@ async fn elements(app: &App, cx: &Context, orders: Vec<Order>) -> Vec<Element> {
     let ids: Vec<_> = orders.iter().map(|order| order.item_uid).collect();
     let (items, warranties) =
         tokio::join!(app.warehouse.list(cx, &ids), app.warranty.list(cx, &ids));
-    let items = items
-        .map(|items| items.into_iter().map(|item| (item.order_item_uid, ItemPart::from(item))));
+    let items = items.map(|items| items.into_iter().map(|item| (item.order_item_uid, item.into())));
+    let warranties = warranties.map(|all| all.into_iter().map(|one| (one.item_uid, one.into())));
+    let items = Part::new(warehouse_api::NAME, live_each(items).or_last_known(&app.known.items));
     let warranties =
-        warranties.map(|all| all.into_iter().map(|one| (one.item_uid, WarrantyPart::from(one))));
-    let items = live_each(items).or_last_known(&app.known.items);
-    let warranties = live_each(warranties).or_last_known(&app.known.warranties);
-    warn_of(warehouse_api::NAME, items.error());
-    warn_of(warranty_api::NAME, warranties.error());
+        Part::new(warranty_api::NAME, live_each(warranties).or_last_known(&app.known.warranties));
     orders.iter().map(|order| element(order, &items, &warranties)).collect()
 }
 
-fn warn_of(dependency: &'static str, error: Option<&impl Display>) {
-    if let Some(error) = error {
-        tracing::warn!(dependency, %error, "a read is degraded");
+/// What one system has to say about all the items of a read, or has said before.
+struct Part<'a, V> {
+    name: &'static str,
+    each: Each<'a, Uuid, V, CallError>,
+}
+
+impl<'a, V: Clone> Part<'a, V> {
+    fn new(name: &'static str, each: Each<'a, Uuid, V, CallError>) -> Self {
+        if let Some(error) = each.error() {
+            tracing::warn!(dependency = name, %error, "a read is degraded");
+        }
+        Self { name, each }
+    }
+
+    fn find(
+        &self,
+        item: Uuid,
+        degraded: &mut Vec<&'static str>,
+        stale: &mut Vec<&'static str>,
+    ) -> Option<V> {
+        if self.each.error().is_some() {
+            degraded.push(self.name);
+        }
+        let found = self.each.get(&item)?;
+        if !found.source.is_live() {
+            stale.push(self.name);
+        }
+        Some(found.value)
     }
 }
 
-fn element<E>(
+fn element(
     order: &Order,
-    items: &Each<'_, Uuid, ItemPart, E>,
-    warranties: &Each<'_, Uuid, WarrantyPart, E>,
+    items: &Part<'_, ItemPart>,
+    warranties: &Part<'_, WarrantyPart>,
 ) -> Element {
-    let item = items.get(&order.item_uid);
-    let warranty = warranties.get(&order.item_uid);
     let (mut degraded, mut stale) = (Vec::new(), Vec::new());
-    for (name, away, seen) in [
-        (warehouse_api::NAME, items.error().is_some(), item.is_some()),
-        (warranty_api::NAME, warranties.error().is_some(), warranty.is_some()),
-    ] {
-        degraded.extend(away.then_some(name));
-        stale.extend((away && seen).then_some(name));
-    }
-    let (model, size) = item.map(|item| (item.value.model, item.value.size)).unzip();
-    let (warranty_date, warranty_status) =
-        warranty.map(|warranty| (warranty.value.date, warranty.value.status)).unzip();
+    let item = items.find(order.item_uid, &mut degraded, &mut stale);
+    let warranty = warranties.find(order.item_uid, &mut degraded, &mut stale);
+    let (model, size) = item.map(|item| (item.model, item.size)).unzip();
+    let (warranty_date, warranty_status) = warranty.map(|w| (w.date, w.status)).unzip();
     Element {
         order_uid: order.order_uid,
         date: order.order_date,

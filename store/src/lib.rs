@@ -94,28 +94,23 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let base = Base::new(config.base)?;
-    let order = config.order.client(&base.transport, order_api::FINAL_CODES);
-    let warehouse = config.warehouse.client(&base.transport, warehouse_api::FINAL_CODES);
-    let warranty = config.warranty.client(&base.transport, warranty_api::FINAL_CODES);
+    let base = Base::new(config.base);
+    let peers = base.peers()?;
+    let codes = order_api::FINAL_CODES;
+    let reads = peers.class("read", &config.order, config.order.timeout, codes)?;
+    let writes = peers.class("write", &config.order, config.order_writes, codes)?;
+    let warehouse = peers.client(&config.warehouse, warehouse_api::FINAL_CODES)?;
+    let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
     let app = App {
         db: base.db.clone(),
         backlog: base.backlog.clone(),
-        order: OrderClient::new(order, config.order.longest),
+        order: OrderClient::new(reads, writes),
         warehouse: WarehouseClient::new(warehouse),
         warranty: WarrantyClient::new(warranty),
         known: Arc::default(),
     };
-    let site = Site {
-        breakers: vec![
-            app.order.breaker().clone(),
-            app.warehouse.breaker().clone(),
-            app.warranty.breaker().clone(),
-        ],
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: true,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: true };
     boot::serve(base, site, listener, shutdown).await
 }
 

@@ -45,15 +45,12 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let base = Base::new(config.base)?;
-    let warranty = config.warranty.client(&base.transport, warranty_api::FINAL_CODES);
+    let base = Base::new(config.base);
+    let peers = base.peers()?;
+    let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
     let app = App { db: base.db.clone(), warranty: WarrantyClient::new(warranty) };
-    let site = Site {
-        breakers: vec![app.warranty.breaker().clone()],
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: false,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: false };
     boot::serve(base, site, listener, shutdown).await
 }
 

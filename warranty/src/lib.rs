@@ -44,14 +44,10 @@ pub async fn run(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let base = Base::new(config.base)?;
+    let base = Base::new(config.base);
     let app = App { db: base.db.clone(), period: config.period };
-    let site = Site {
-        breakers: Vec::new(),
-        routes: routes::table().with_state(app),
-        migrations: &MIGRATIONS,
-        defers: false,
-    };
+    let site =
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: false };
     boot::serve(base, site, listener, shutdown).await
 }
 

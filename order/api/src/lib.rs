@@ -1,10 +1,7 @@
 //! What Order offers to other services: its data, its codes, and a client that calls it through
 //! [`resilience`].
 
-use std::time::Duration;
-
 use chrono::{DateTime, Utc};
-use resilience::breaker::Breaker;
 use resilience::http::{CallError, Client, Context};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -93,25 +90,20 @@ pub struct Orders {
 /// Calls Order.
 #[derive(Clone, Debug)]
 pub struct OrderClient {
-    client: Client,
-    write_timeout: Duration,
+    reads: Client,
+    writes: Client,
 }
 
 impl OrderClient {
-    /// Over a client that is bound to Order, whose timeout is that of reads; what has an effect
+    /// Over clients that are bound to Order, one for reads and one for what has an effect, which
     /// takes longer.
-    pub fn new(client: Client, write_timeout: Duration) -> Self {
-        Self { client, write_timeout }
-    }
-
-    /// The breaker round it.
-    pub fn breaker(&self) -> &Breaker {
-        self.client.breaker()
+    pub fn new(reads: Client, writes: Client) -> Self {
+        Self { reads, writes }
     }
 
     /// An order of a user.
     pub async fn get(&self, cx: &Context, user: Uuid, order: Uuid) -> Result<Order, CallError> {
-        Ok(self.client.get(format!("/api/v1/orders/{user}/{order}")).fetch(cx).await?.body)
+        Ok(self.reads.get(format!("/api/v1/orders/{user}/{order}")).fetch(cx).await?.body)
     }
 
     /// A page of a user's orders, newest first.
@@ -123,7 +115,7 @@ impl OrderClient {
         offset: i64,
     ) -> Result<Orders, CallError> {
         let reply = self
-            .client
+            .reads
             .get(path(user))
             .query("limit", &limit.to_string())
             .query("offset", &offset.to_string())
@@ -140,19 +132,17 @@ impl OrderClient {
         user: Uuid,
         place: &Place,
     ) -> Result<Placed, CallError> {
-        let request = self.client.post(path(user)).timeout(self.write_timeout);
-        Ok(request.json(place).fetch(cx).await?.body)
+        Ok(self.writes.post(path(user)).json(place).fetch(cx).await?.body)
     }
 
     /// Takes back an order whose outcome is unknown; done when everything is as it was before.
     pub async fn undo_place(&self, cx: &Context, order: Uuid) -> Result<(), CallError> {
-        let request = self.client.delete(path(order)).timeout(self.write_timeout);
-        request.compensate().execute(cx).await
+        self.writes.delete(path(order)).compensate().execute(cx).await
     }
 
     /// Closes the warranty and returns the item. Repeating it changes nothing.
     pub async fn give_back(&self, cx: &Context, order: Uuid) -> Result<(), CallError> {
-        self.client.delete(path(order)).timeout(self.write_timeout).execute(cx).await
+        self.writes.delete(path(order)).execute(cx).await
     }
 
     /// Claims on an order's warranty. The same `key` gets the same decision.
@@ -163,9 +153,8 @@ impl OrderClient {
         key: &str,
         claim: &Claim,
     ) -> Result<Decided, CallError> {
-        let request = self.client.post(format!("{}/warranty", path(order)));
-        let request = request.timeout(self.write_timeout).json(claim).idempotency_key(key);
-        Ok(request.fetch(cx).await?.body)
+        let request = self.writes.post(format!("{}/warranty", path(order)));
+        Ok(request.json(claim).idempotency_key(key).fetch(cx).await?.body)
     }
 }
 

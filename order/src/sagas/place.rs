@@ -94,7 +94,7 @@ pub async fn run(app: &App, caller: &Caller, order: &NewOrder) -> Result<()> {
 
 /// Whether there is, or may be, something to undo.
 fn effect<T>(outcome: &std::result::Result<T, CallError>) -> bool {
-    outcome.as_ref().err().is_none_or(|error| error.effect() == Effect::Unknown)
+    outcome.as_ref().err().is_none_or(|error| error.effect() != Effect::None)
 }
 
 /// The id is an order already. That is fine for the same order, and Warehouse knows what was bought.

@@ -7,7 +7,7 @@ use super::lane::{Count, Lanes};
 use super::report::Facts;
 use super::watch::{Hung, Plan};
 use super::window::Slice;
-use super::word::Word;
+use super::word::{WATCH, Word};
 use crate::clock::Clock;
 use crate::sync::{ArcSwap, AtomicU64, Ordering};
 
@@ -19,13 +19,13 @@ pub(super) struct Hot {
     pub(super) facts: ArcSwap<Facts>,
     /// The slow threshold in nanoseconds.
     pub(super) slow: AtomicU64,
-    /// See [`Plan`], and its slices.
+    /// See [`Plan`], and the width of its slices in nanoseconds.
     pub(super) watch_plan: AtomicU64,
     pub(super) watch_era: AtomicU64,
-    pub(super) watch_slicer: Slicer,
-    /// See [`Slice`].
+    pub(super) watch_width: AtomicU64,
+    /// See [`Slice`], and its width in nanoseconds.
     pub(super) window_epoch: AtomicU64,
-    pub(super) window_slicer: Slicer,
+    pub(super) window_width: AtomicU64,
     /// How many hung calls open the breaker; zero for never.
     pub(super) hung_limit: AtomicU64,
     /// One more than the last slice in which they were counted.
@@ -41,38 +41,6 @@ pub(super) struct Line(AtomicU64);
 impl Line {
     pub(super) fn store(&self, word: u64, order: Ordering) {
         self.0.store(word, order);
-    }
-}
-
-/// Cuts time into slices of a width that seldom changes: a multiplication instead of a division,
-/// which takes longer than all the rest.
-pub(super) struct Slicer {
-    width: AtomicU64,
-    /// Two to the 64th over the width, rounded up.
-    reciprocal: AtomicU64,
-}
-
-impl Slicer {
-    fn new() -> Self {
-        let slicer = Self { width: AtomicU64::new(0), reciprocal: AtomicU64::new(0) };
-        slicer.set(0);
-        slicer
-    }
-
-    /// Slices of this width in nanoseconds; the least are two.
-    pub(super) fn set(&self, width: u64) {
-        let width = width.max(2);
-        self.width.store(width, Ordering::Relaxed);
-        self.reciprocal.store(u64::MAX / width + 1, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(super) fn slice(&self, now: u64) -> u64 {
-        let width = self.width.load(Ordering::Relaxed);
-        let product = u128::from(now) * u128::from(self.reciprocal.load(Ordering::Relaxed));
-        // The upper half. Rounding can make it one too many, never too few.
-        let slice = (product >> 64) as u64;
-        slice - u64::from(slice.saturating_mul(width) > now)
     }
 }
 
@@ -124,9 +92,9 @@ impl Hot {
             slow: AtomicU64::new(0),
             watch_plan: AtomicU64::new(0),
             watch_era: AtomicU64::new(0),
-            watch_slicer: Slicer::new(),
+            watch_width: AtomicU64::new(1),
             window_epoch: AtomicU64::new(0),
-            window_slicer: Slicer::new(),
+            window_width: AtomicU64::new(1),
             hung_limit: AtomicU64::new(0),
             hung_judged: AtomicU64::new(0),
             origin: clock.now(),
@@ -140,7 +108,7 @@ impl Hot {
     }
 
     /// Nanoseconds since the breaker was built.
-    #[inline]
+    #[inline(always)]
     pub(super) fn now(&self) -> u64 {
         let passed = self.clock.now().saturating_duration_since(self.origin);
         // For 584 years.
@@ -148,15 +116,31 @@ impl Hot {
     }
 
     /// The window's slice of this moment.
-    #[inline]
     pub(super) fn slice(&self, now: u64) -> Slice {
         Slice {
-            number: self.window_slicer.slice(now),
+            number: now / self.window_width.load(Ordering::Relaxed),
             epoch: self.window_epoch.load(Ordering::Relaxed),
         }
     }
 
-    #[inline]
+    /// The slice of this moment, as calls in flight are watched.
+    pub(super) fn watch_slice(&self, now: u64) -> u64 {
+        now / self.watch_width.load(Ordering::Relaxed)
+    }
+
+    /// Counts a result in the window.
+    #[inline(always)]
+    pub(super) fn record(&self, now: u64, failed: bool, slow: bool) {
+        let epoch = self.window_epoch.load(Ordering::Relaxed);
+        let width = self.window_width.load(Ordering::Relaxed);
+        self.lanes.with(|lane| {
+            let window = lane.window();
+            let number = window.cursor.slice(now, width);
+            window.record(Slice { number, epoch }, failed, slow);
+        });
+    }
+
+    #[inline(always)]
     fn plan(&self) -> Plan {
         Plan {
             number: self.watch_plan.load(Ordering::Relaxed),
@@ -164,26 +148,38 @@ impl Hot {
         }
     }
 
-    /// Counts a call that starts, and watches it.
+    /// Counts a call that starts under this word, which lets it through.
     #[inline]
+    pub(super) fn begin(&self, word: Word) -> Timing {
+        if word.has(WATCH) {
+            return self.start_now();
+        }
+        self.lanes.bump(Count::Started);
+        Timing::NONE
+    }
+
+    /// Counts a call that starts, and watches it.
+    #[inline(always)]
     pub(super) fn start(&self, now: u64) -> Timing {
         let plan = self.plan();
-        let slice = self.watch_slicer.slice(now);
-        self.lanes.with(|lane| {
+        let width = self.watch_width.load(Ordering::Relaxed);
+        let slice = self.lanes.with(|lane| {
             lane.bump(Count::Started);
-            lane.watch().add(plan, slice, 1);
+            let slice = lane.cursor.slice(now, width);
+            lane.watch.add(plan, slice, 1);
+            slice
         });
         Timing::new(now, plan, slice)
     }
 
     /// [`start`](Self::start), now. Not inlined: what comes back fits into two registers.
     #[inline(never)]
-    pub(super) fn start_now(&self) -> Timing {
+    fn start_now(&self) -> Timing {
         self.start(self.now())
     }
 
     /// Counts how a call ended. It is watched no longer.
-    #[inline]
+    #[inline(always)]
     pub(super) fn end(&self, timing: Timing, count: Count) {
         if timing.is_none() {
             return self.lanes.bump(count);
@@ -192,7 +188,7 @@ impl Hot {
         self.lanes.with(|lane| {
             lane.bump(count);
             if let Some(slice) = timing.slice(plan) {
-                lane.watch().add(plan, slice, -1);
+                lane.watch.add(plan, slice, -1);
             }
         });
     }
@@ -203,7 +199,7 @@ impl Hot {
 
     /// The calls in flight for longer than the slow threshold.
     pub(super) fn hung(&self, now: u64) -> Hung {
-        let (plan, slice) = (self.plan(), self.watch_slicer.slice(now));
+        let (plan, slice) = (self.plan(), self.watch_slice(now));
         self.lanes.watches().fold(Hung::default(), |sum, watch| {
             let Hung { all, recent } = watch.hung(plan, slice);
             Hung { all: sum.all + all, recent: sum.recent + recent }
@@ -212,7 +208,7 @@ impl Hot {
 
     /// How many hung calls are to open the breaker now: counted by the first call of each slice.
     pub(super) fn judge_hung(&self, now: u64) -> Option<i64> {
-        let slice = self.watch_slicer.slice(now);
+        let slice = self.watch_slice(now);
         if self.hung_judged.load(Ordering::Relaxed) == slice + 1 {
             return None;
         }
@@ -220,27 +216,5 @@ impl Hot {
         let hung = self.hung(now).recent;
         let limit = i64::try_from(self.hung_limit.load(Ordering::Relaxed)).unwrap_or(i64::MAX);
         (limit > 0 && hung >= limit).then_some(hung)
-    }
-}
-
-#[cfg(all(test, not(loom)))]
-mod tests {
-    use super::*;
-    use crate::random::Random;
-
-    #[test]
-    fn a_slice_is_what_a_division_gives() {
-        let (slicer, random) = (Slicer::new(), Random::seeded(1));
-        for _ in 0..1000 {
-            let width = (random.next_u64() >> (random.next_u64() % 60)).max(2);
-            slicer.set(width);
-            for _ in 0..100 {
-                let now = random.next_u64() >> (1 + random.next_u64() % 62);
-                let border = now / width * width;
-                for now in [now, border, border.saturating_sub(1), border.saturating_add(1)] {
-                    assert_eq!(slicer.slice(now), now / width, "{now} / {width}");
-                }
-            }
-        }
     }
 }

@@ -6,7 +6,7 @@ use std::time::Duration;
 use super::events::{Event, EventKind, Subscribers};
 use super::hot::{Hot, Timing};
 use super::lane::Count;
-use super::machine::{self, Admission, Announced, Machine};
+use super::machine::{Admission, Announced, Machine};
 use super::permit::{End, Handle, Permit, Ticket};
 use super::policy::Waits;
 use super::report::{Facts, Rejection, Snapshot, State};
@@ -30,12 +30,7 @@ pub(super) fn acquire(breaker: Handle<'_>) -> Result<Permit<'_>, Rejection> {
     if !word.admits_all() {
         return acquire_with_care(breaker, word);
     }
-    let timing = if word.has(WATCH) {
-        hot.start_now()
-    } else {
-        hot.lanes.bump(Count::Started);
-        Timing::NONE
-    };
+    let timing = hot.begin(word);
     Ok(Permit::new(breaker, word, timing, 0))
 }
 
@@ -50,16 +45,17 @@ fn acquire_with_care(breaker: Handle<'_>, word: Word) -> Result<Permit<'_>, Reje
     if !facts.state.admits() && now < facts.until {
         return Err(inner.reject(facts, now));
     }
-    let (admission, announced, word) = {
+    let (admission, announced, word, facts) = {
         let mut machine = inner.lock();
         let (admission, announced) = machine.admit(now, &inner.hot);
-        (admission, announced, inner.hot.word())
+        // Under the lock: they belong together.
+        (admission, announced, inner.hot.word(), inner.hot.facts.load())
     };
     inner.announce(announced);
     let probe = match admission {
         Admission::Call => 0,
         Admission::Probe(id) => id,
-        Admission::Refused => return Err(inner.reject(inner.hot.facts.load(), now)),
+        Admission::Refused => return Err(inner.reject(facts, now)),
     };
     let timing = if word.has(WATCH) {
         inner.hot.start(now)
@@ -68,11 +64,6 @@ fn acquire_with_care(breaker: Handle<'_>, word: Word) -> Result<Permit<'_>, Reje
         Timing::NONE
     };
     Ok(Permit::new(breaker, word, timing, probe))
-}
-
-fn rejection(facts: Present<Facts>, now: u64) -> Rejection {
-    let retry_after = machine::wait(&facts, now);
-    Rejection { facts, retry_after }
 }
 
 impl Inner {
@@ -89,7 +80,7 @@ impl Inner {
             state: State::Closed,
             reason: None,
             until: 0,
-            hint: Duration::ZERO,
+            hint: 0,
         };
         let hot = Hot::new(name, facts, clock);
         let waits = Waits::new(settings.open_for, settings.longest_open, random);
@@ -104,7 +95,7 @@ impl Inner {
 
     fn reject(&self, facts: Present<Facts>, now: u64) -> Rejection {
         self.hot.lanes.bump(Count::Rejected);
-        rejection(facts, now)
+        Rejection::new(facts, now)
     }
 
     /// Opens when too many calls hang; true when it did.
@@ -131,7 +122,7 @@ impl Inner {
         if facts.state.admits() || now >= facts.until {
             return Ok(());
         }
-        Err(rejection(facts, now))
+        Err(Rejection::new(facts, now))
     }
 
     pub(super) fn force(&self, state: State) {
@@ -196,29 +187,41 @@ impl Inner {
     }
 
     /// An ordinary call succeeded.
-    #[inline(never)]
-    pub(super) fn succeed(&self, word: Word, timing: Timing) {
-        let present = self.hot.word();
-        let current = present.generation() == word.generation();
-        self.hot.end(timing, if current { Count::Succeeded } else { Count::Stale });
-        if current && present.state() == State::Closed && present.has(WINDOW | DIRTY) {
-            self.note_success(present, timing);
+    #[inline]
+    pub(super) fn settle_success(&self, word: Word, timing: Timing) {
+        if word.is_plain() && self.hot.word() == word {
+            // Closed all the while, nothing to reset, nothing to time.
+            self.hot.lanes.bump(Count::Succeeded);
+        } else {
+            self.succeed(word, timing);
         }
     }
 
-    fn note_success(&self, present: Word, timing: Timing) {
-        let hot = &self.hot;
-        let mut slow_at = None;
-        if present.has(WINDOW) {
-            let now = hot.now();
-            let slow = hot.is_slow(timing, now);
-            let slice = hot.slice(now);
-            hot.lanes.with(|lane| lane.window().record(slice, false, slow));
-            slow_at = slow.then_some(now);
-        }
-        if slow_at.is_none() && !present.has(DIRTY) {
+    #[inline(never)]
+    fn succeed(&self, word: Word, timing: Timing) {
+        let present = self.hot.word();
+        let current = present.generation() == word.generation();
+        self.hot.end(timing, if current { Count::Succeeded } else { Count::Stale });
+        if !(current && present.state() == State::Closed && present.has(WINDOW | DIRTY)) {
             return;
         }
+        let mut slow_at = None;
+        if present.has(WINDOW) {
+            let hot = &self.hot;
+            let now = hot.now();
+            let slow = hot.is_slow(timing, now);
+            hot.record(now, false, slow);
+            slow_at = slow.then_some(now);
+        }
+        if slow_at.is_some() || present.has(DIRTY) {
+            self.note_success(present, slow_at);
+        }
+    }
+
+    /// A success that may change something.
+    #[cold]
+    fn note_success(&self, present: Word, slow_at: Option<u64>) {
+        let hot = &self.hot;
         let announced = {
             let mut machine = self.lock();
             if machine.generation() != present.generation() {
@@ -243,8 +246,7 @@ impl Inner {
             }
             let slow = hot.is_slow(ticket.timing, now);
             if machine.has_window() {
-                let slice = hot.slice(now);
-                hot.lanes.with(|lane| lane.window().record(slice, true, slow));
+                hot.record(now, true, slow);
             }
             machine.fail(reason, slow, now, hot)
         };
@@ -292,7 +294,7 @@ impl Inner {
             state: machine.state(),
             since: machine.since(),
             reason: machine.reason(),
-            retry_after: waiting.then(|| machine::wait(&facts, now)),
+            retry_after: waiting.then(|| Duration::from_nanos(facts.wait(now))),
             calls,
             in_flight: calls.saturating_sub(successes + failures + ignored + abandoned + stale),
             hung: u64::try_from(hung).unwrap_or_default(),

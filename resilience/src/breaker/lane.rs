@@ -10,9 +10,10 @@ use std::collections::BTreeSet;
 use std::sync::{Mutex as StdMutex, OnceLock, PoisonError};
 use std::thread::available_parallelism;
 
+use super::cursor::Cursor;
 use super::watch::Watch;
 use super::window::Window;
-use crate::sync::{AtomicU64, Mutex, Ordering};
+use crate::sync::{AtomicU64, Mutex, Ordering, add};
 
 /// Lanes for this many threads at least, two per core where that is more, and never more than the
 /// other bound.
@@ -38,7 +39,9 @@ const COUNTS: usize = 7;
 #[repr(align(128))]
 pub(super) struct Lane {
     counts: [AtomicU64; COUNTS],
-    watch: OnceLock<Box<Watch>>,
+    /// Where the watch is.
+    pub(super) cursor: Cursor,
+    pub(super) watch: Watch,
     window: OnceLock<Box<Window>>,
     /// Taken by those who share the lane.
     shared: Mutex<()>,
@@ -48,7 +51,8 @@ impl Lane {
     fn new() -> Self {
         Self {
             counts: std::array::from_fn(|_| AtomicU64::new(0)),
-            watch: OnceLock::new(),
+            cursor: Cursor::default(),
+            watch: Watch::default(),
             window: OnceLock::new(),
             shared: Mutex::new(()),
         }
@@ -56,14 +60,7 @@ impl Lane {
 
     #[inline]
     pub(super) fn bump(&self, count: Count) {
-        let counter = &self.counts[count as usize];
-        // One writer: nothing can come in between.
-        counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Relaxed);
-    }
-
-    #[inline]
-    pub(super) fn watch(&self) -> &Watch {
-        self.watch.get_or_init(Box::default)
+        add(&self.counts[count as usize], 1, Ordering::Relaxed);
     }
 
     #[inline]
@@ -91,7 +88,7 @@ impl Lanes {
     }
 
     /// Hands out the calling thread's lane, which nobody else writes meanwhile.
-    #[inline]
+    #[inline(always)]
     pub(super) fn with<R>(&self, write: impl FnOnce(&Lane) -> R) -> R {
         match self.own.get(INDEX.get()) {
             Some(lane) => write(lane),
@@ -120,7 +117,7 @@ impl Lanes {
     }
 
     pub(super) fn watches(&self) -> impl Iterator<Item = &Watch> {
-        self.all().filter_map(|lane| lane.watch.get()).map(|watch| &**watch)
+        self.all().map(|lane| &lane.watch)
     }
 
     pub(super) fn windows(&self) -> impl Iterator<Item = &Window> {

@@ -9,7 +9,9 @@
 //! Inside: `word` is what every call reads, `lane` what every call counts, `watch` the calls in
 //! flight and `window` their results over time, all of them without a lock; `machine` is the state
 //! machine behind the lock, which only a result that could change something takes.
+#![expect(clippy::inline_always, reason = "measured: a call between them costs more than they do")]
 
+mod cursor;
 mod events;
 mod hot;
 mod inner;
@@ -17,6 +19,7 @@ mod lane;
 mod machine;
 mod permit;
 mod policy;
+mod probes;
 mod report;
 mod settings;
 mod watch;
@@ -24,7 +27,7 @@ mod window;
 mod word;
 
 #[cfg(all(test, loom))]
-mod loom;
+mod loom_tests;
 #[cfg(all(test, not(loom)))]
 mod tests;
 
@@ -40,7 +43,7 @@ pub use window::WindowCounts;
 
 use crate::classify::{Classify, Verdict};
 use inner::{Inner, acquire};
-use permit::Handle;
+use permit::{Handle, Plain, Quick};
 
 /// A circuit breaker for one dependency. Clones are cheap and share everything.
 ///
@@ -179,9 +182,30 @@ impl Breaker {
         classify: &impl Classify<Result<T, E>>,
         op: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, Error<E>> {
-        let permit = self.acquire().map_err(Error::Rejected)?;
+        let Some(permit) = Plain::acquire(&self.inner) else {
+            return self.call_with_care(classify, op);
+        };
         let result = op();
         permit.settle(classify.classify(&result));
+        result.map_err(Error::Failed)
+    }
+
+    #[inline(never)]
+    fn call_with_care<T, E>(
+        &self,
+        classify: &impl Classify<Result<T, E>>,
+        op: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, Error<E>> {
+        let result = if let Some(permit) = Quick::acquire(&self.inner) {
+            let result = op();
+            permit.settle(classify.classify(&result));
+            result
+        } else {
+            let permit = self.acquire().map_err(Error::Rejected)?;
+            let result = op();
+            permit.settle(classify.classify(&result));
+            result
+        };
         result.map_err(Error::Failed)
     }
 
@@ -249,6 +273,16 @@ impl Breaker {
     /// to be received.
     pub fn subscribe(&self, capacity: usize) -> Events {
         self.inner.subscribers.add(capacity)
+    }
+
+    /// Whether one built afresh would be the same to everybody: nobody else has it, so no call is
+    /// under way either, and there is nothing that could make it open sooner.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        let word = self.inner.hot.word();
+        Arc::strong_count(&self.inner) == 1
+            && word.state() == State::Closed
+            && !word.has(word::DIRTY)
+            && self.snapshot().window.is_none_or(|window| window.calls == 0)
     }
 
     /// All that there is to know about it at this moment.

@@ -58,6 +58,74 @@ pub(super) enum End {
     Abandoned,
 }
 
+/// A permit for the most frequent case: closed, nothing to reset, nothing to time.
+pub(super) struct Plain<'a> {
+    inner: &'a Inner,
+    word: Word,
+}
+
+impl<'a> Plain<'a> {
+    #[inline]
+    pub(super) fn acquire(inner: &'a Inner) -> Option<Self> {
+        let word = inner.hot.word();
+        word.is_plain().then(|| {
+            inner.hot.lanes.bump(Count::Started);
+            Self { inner, word }
+        })
+    }
+
+    #[inline]
+    pub(super) fn settle(self, verdict: Verdict) {
+        let Self { inner, word } = self;
+        std::mem::forget(self);
+        if verdict == Verdict::Success && inner.hot.word() == word {
+            inner.hot.lanes.bump(Count::Succeeded);
+        } else {
+            Permit::new(Handle::Borrowed(inner), word, Timing::NONE, 0).settle(verdict);
+        }
+    }
+}
+
+impl Drop for Plain<'_> {
+    #[cold]
+    fn drop(&mut self) {
+        drop(Permit::new(Handle::Borrowed(self.inner), self.word, Timing::NONE, 0));
+    }
+}
+
+/// A permit of a breaker that lets everything through, made without a result: unlike a [`Permit`]
+/// that comes out of one it stays in registers.
+pub(super) struct Quick<'a> {
+    inner: &'a Inner,
+    word: Word,
+    timing: Timing,
+}
+
+impl<'a> Quick<'a> {
+    #[inline]
+    pub(super) fn acquire(inner: &'a Inner) -> Option<Self> {
+        let word = inner.hot.word();
+        word.admits_all().then(|| Self { inner, word, timing: inner.hot.begin(word) })
+    }
+
+    #[inline]
+    pub(super) fn settle(self, verdict: Verdict) {
+        let Self { inner, word, timing } = self;
+        std::mem::forget(self);
+        if verdict == Verdict::Success {
+            inner.settle_success(word, timing);
+        } else {
+            Permit::new(Handle::Borrowed(inner), word, timing, 0).settle(verdict);
+        }
+    }
+}
+
+impl Drop for Quick<'_> {
+    fn drop(&mut self) {
+        drop(Permit::new(Handle::Borrowed(self.inner), self.word, self.timing, 0));
+    }
+}
+
 impl<'a> Permit<'a> {
     #[inline]
     pub(super) fn new(breaker: Handle<'a>, word: Word, timing: Timing, probe: u64) -> Self {
@@ -70,11 +138,8 @@ impl<'a> Permit<'a> {
         let Ticket { word, timing, probe } = self.ticket;
         self.ticket.probe = ENDED;
         let inner = self.breaker.inner();
-        if word.is_plain() && inner.hot.word() == word {
-            // Closed all the while, nothing to reset, nothing to time.
-            inner.hot.lanes.bump(Count::Succeeded);
-        } else if probe == 0 {
-            inner.succeed(word, timing);
+        if probe == 0 {
+            inner.settle_success(word, timing);
         } else {
             inner.end(Ticket { word, timing, probe }, End::Success);
         }

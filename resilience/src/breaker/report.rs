@@ -56,14 +56,33 @@ pub(super) struct Facts {
     /// Until when calls are rejected without a look at anything else; nanoseconds since the
     /// breaker was built.
     pub(super) until: u64,
-    /// The wait, where its end is nobody's to know.
-    pub(super) hint: Duration,
+    /// The wait in nanoseconds, where its end is nobody's to know.
+    pub(super) hint: u64,
+}
+
+/// While a probe is under way, how soon it is worth asking again, in nanoseconds. Not the probe's
+/// lease: that is for probes that hang, and a healed dependency answers long before.
+const PROBE_HINT: u64 = 500_000_000;
+
+impl Facts {
+    /// How long a call that came now has to wait, in nanoseconds.
+    pub(super) fn wait(&self, now: u64) -> u64 {
+        let left = self.until.saturating_sub(now);
+        match self.state {
+            State::Closed | State::ForcedClosed => 0,
+            State::Open => left,
+            State::HalfOpen => left.min(PROBE_HINT),
+            State::ForcedOpen => self.hint,
+        }
+    }
 }
 
 /// A call that the breaker didn't let through. Its text is fit for users.
 pub struct Rejection {
-    pub(super) facts: Present<Facts>,
-    pub(super) retry_after: Duration,
+    facts: Present<Facts>,
+    /// Nanoseconds: whole words only, so that a permit in the same place of a result stays in
+    /// registers.
+    retry_after: u64,
 }
 
 impl Clone for Rejection {
@@ -73,6 +92,11 @@ impl Clone for Rejection {
 }
 
 impl Rejection {
+    pub(super) fn new(facts: Present<Facts>, now: u64) -> Self {
+        let retry_after = facts.wait(now);
+        Self { facts, retry_after }
+    }
+
     /// The breaker's name.
     pub fn breaker(&self) -> &str {
         &self.facts.name
@@ -92,7 +116,7 @@ impl Rejection {
     /// return: it is then half a second, or less where the probe's lease ends before. While forced
     /// open nobody knows at all: it is then as long as the breaker opens for at first.
     pub fn retry_after(&self) -> Duration {
-        self.retry_after
+        Duration::from_nanos(self.retry_after)
     }
 
     /// The text, with another name for what is unavailable.
@@ -107,8 +131,7 @@ impl Rejection {
             }
             State::ForcedOpen => f.write_str(" (circuit breaker forced open by an operator)"),
             State::Open | State::Closed | State::ForcedClosed => {
-                let rounded_up = u64::from(self.retry_after.subsec_nanos() > 0);
-                let seconds = self.retry_after.as_secs().saturating_add(rounded_up).max(1);
+                let seconds = self.retry_after.div_ceil(1_000_000_000).max(1);
                 write!(f, " (circuit breaker open, next attempt in {seconds} s)")
             }
         }
@@ -127,7 +150,7 @@ impl fmt::Debug for Rejection {
             .field("breaker", &self.breaker())
             .field("state", &self.state())
             .field("reason", &self.reason())
-            .field("retry_after", &self.retry_after)
+            .field("retry_after", &self.retry_after())
             .finish_non_exhaustive()
     }
 }

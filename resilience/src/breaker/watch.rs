@@ -6,7 +6,7 @@
 //! is a quarter of the slow threshold, so it is so at the earliest when it has taken longer than
 //! the threshold, and at the latest a quarter of it later.
 
-use crate::sync::{AtomicI64, AtomicU64, Ordering};
+use crate::sync::{AtomicI64, AtomicU64, Ordering, add_signed, fence};
 
 /// A call is hung from the fifth slice after its own on: four whole ones are in between.
 const AGE: u64 = 5;
@@ -66,38 +66,55 @@ impl Default for Watch {
     }
 }
 
-fn add(to: &AtomicI64, n: i64) {
-    // Release: whoever sees it sees that the slot it came from is empty.
-    to.store(to.load(Ordering::Relaxed) + n, Ordering::Release);
-}
-
 impl Watch {
     /// Counts a call that starts now (`1`) or ends now (`-1`) and started in this slice.
+    #[inline(always)]
     pub(super) fn add(&self, plan: Plan, slice: u64, n: i64) {
-        self.follow(plan);
-        let slot = &self.slots[usize::try_from(slice % SLOTS as u64).unwrap_or_default()];
+        if self.plan.load(Ordering::Relaxed) != plan.number
+            || self.era.load(Ordering::Relaxed) != plan.era
+        {
+            self.follow(plan);
+        }
+        let slot = self.slot(slice);
         let present = slot.slice.load(Ordering::Relaxed);
         if present == slice {
-            slot.net.store(slot.net.load(Ordering::Relaxed) + n, Ordering::Relaxed);
-        } else if present == EMPTY || present < slice {
-            let net = slot.net.load(Ordering::Relaxed);
-            // Emptied before it is added elsewhere: a reader in between misses it, and never
-            // counts it twice.
-            slot.net.store(0, Ordering::Relaxed);
-            if net != 0 {
-                add(self.beyond(plan, present), net);
-            }
-            slot.slice.store(slice, Ordering::Relaxed);
-            slot.net.store(n, Ordering::Relaxed);
+            add_signed(&slot.net, n, Ordering::Relaxed);
         } else {
-            add(self.beyond(plan, slice), n);
+            self.add_beyond(plan, slice, n);
         }
+    }
+
+    #[cold]
+    fn add_beyond(&self, plan: Plan, slice: u64, n: i64) {
+        let slot = self.slot(slice);
+        let present = slot.slice.load(Ordering::Relaxed);
+        if present == EMPTY || present < slice {
+            let net = slot.net.load(Ordering::Relaxed);
+            // Marked while it changes: a reader misses what is on its way, and never counts it
+            // twice, nor for another slice.
+            slot.slice.store(EMPTY, Ordering::Relaxed);
+            fence(Ordering::Release);
+            slot.net.store(n, Ordering::Relaxed);
+            if present != EMPTY {
+                // After the fence: whoever sees it there sees that it isn't here any more.
+                add_signed(self.beyond(plan, present), net, Ordering::Relaxed);
+            }
+            slot.slice.store(slice, Ordering::Release);
+        } else {
+            add_signed(self.beyond(plan, slice), n, Ordering::Relaxed);
+        }
+    }
+
+    #[inline]
+    fn slot(&self, slice: u64) -> &Slot {
+        &self.slots[usize::try_from(slice % SLOTS as u64).unwrap_or_default()]
     }
 
     fn beyond(&self, plan: Plan, slice: u64) -> &AtomicI64 {
         if slice >= plan.era { &self.older } else { &self.ancient }
     }
 
+    #[cold]
     fn follow(&self, plan: Plan) {
         if self.plan.load(Ordering::Relaxed) != plan.number {
             for slot in &self.slots {
@@ -111,7 +128,7 @@ impl Watch {
         if self.era.load(Ordering::Relaxed) != plan.era {
             let older = self.older.load(Ordering::Relaxed);
             self.older.store(0, Ordering::Relaxed);
-            add(&self.ancient, older);
+            add_signed(&self.ancient, older, Ordering::Release);
             self.era.store(plan.era, Ordering::Release);
         }
     }
@@ -121,17 +138,21 @@ impl Watch {
         if self.plan.load(Ordering::Acquire) != plan.number {
             return Hung::default();
         }
-        // Before the slots, see `add`.
+        // Before the slots, see `add_beyond`.
         let same_era = self.era.load(Ordering::Acquire) == plan.era;
         let ancient = self.ancient.load(Ordering::Acquire);
         let older = self.older.load(Ordering::Acquire);
         let mut hung = Hung { all: ancient + older, recent: if same_era { older } else { 0 } };
         for slot in &self.slots {
-            let slice = slot.slice.load(Ordering::Relaxed);
+            let slice = slot.slice.load(Ordering::Acquire);
             if slice == EMPTY || slice + AGE > present {
                 continue;
             }
             let net = slot.net.load(Ordering::Relaxed);
+            fence(Ordering::Acquire);
+            if slot.slice.load(Ordering::Relaxed) != slice {
+                continue;
+            }
             hung.all += net;
             if slice >= plan.era {
                 hung.recent += net;
@@ -141,7 +162,7 @@ impl Watch {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

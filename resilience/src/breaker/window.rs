@@ -1,6 +1,7 @@
 //! A sliding window over time: a ring of slices per lane, without locks.
 
-use crate::sync::{AtomicU64, Ordering, fence};
+use super::cursor::Cursor;
+use crate::sync::{AtomicU64, Ordering, add, fence};
 
 /// The window slides in steps of a sixteenth of its length.
 pub(super) const SLICES: u64 = SLOTS as u64;
@@ -26,6 +27,7 @@ impl Slice {
 
 /// One lane's part. Written by the lane's thread alone.
 pub(super) struct Window {
+    pub(super) cursor: Cursor,
     slots: [Slot; SLOTS],
 }
 
@@ -66,32 +68,42 @@ impl Default for Window {
             failures: AtomicU64::new(0),
             slow: AtomicU64::new(0),
         };
-        Self { slots: std::array::from_fn(slot) }
+        Self { cursor: Cursor::default(), slots: std::array::from_fn(slot) }
+    }
+}
+
+impl Slot {
+    #[cold]
+    fn recycle(&self, tag: u64) {
+        // Marked while its numbers change, so that no reader takes some of the old ones.
+        self.tag.store(EMPTY, Ordering::Relaxed);
+        fence(Ordering::Release);
+        for counter in [&self.calls, &self.failures, &self.slow] {
+            counter.store(0, Ordering::Relaxed);
+        }
+        self.tag.store(tag, Ordering::Release);
     }
 }
 
 impl Window {
+    #[inline]
     fn slot(&self, slice: u64) -> &Slot {
         &self.slots[usize::try_from(slice % SLICES).unwrap_or_default()]
     }
 
+    #[inline(always)]
     pub(super) fn record(&self, slice: Slice, failed: bool, slow: bool) {
         let slot = self.slot(slice.number);
         if slot.tag.load(Ordering::Relaxed) != slice.tag() {
-            // Marked while its numbers change, so that no reader takes some of the old ones.
-            slot.tag.store(EMPTY, Ordering::Relaxed);
-            fence(Ordering::Release);
-            for counter in [&slot.calls, &slot.failures, &slot.slow] {
-                counter.store(0, Ordering::Relaxed);
-            }
-            slot.tag.store(slice.tag(), Ordering::Release);
+            slot.recycle(slice.tag());
         }
-        for (counter, counts) in [(&slot.calls, true), (&slot.failures, failed), (&slot.slow, slow)]
-        {
-            if counts {
-                // Release: whoever sees a failure sees its call.
-                counter.store(counter.load(Ordering::Relaxed) + 1, Ordering::Release);
-            }
+        // In this order: whoever sees a failure sees its call.
+        add(&slot.calls, 1, Ordering::Release);
+        if failed {
+            add(&slot.failures, 1, Ordering::Release);
+        }
+        if slow {
+            add(&slot.slow, 1, Ordering::Release);
         }
     }
 
@@ -116,7 +128,7 @@ impl Window {
     }
 }
 
-#[cfg(test)]
+#[cfg(all(test, not(loom)))]
 mod tests {
     use super::*;
 

@@ -115,6 +115,11 @@ impl Bulkhead {
         self.inner.queue.resize(limit);
     }
 
+    /// Whether nobody else has it: no call is under way or waiting then.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        Arc::strong_count(&self.inner) == 1
+    }
+
     /// All that there is to know about it at this moment.
     pub fn snapshot(&self) -> BulkheadSnapshot {
         self.inner.queue.snapshot(&self.inner.name)

@@ -5,10 +5,16 @@ use std::time::Duration;
 use ::http::Method;
 use url::Url;
 
-use super::error::{CallError, ErrorKind};
+use super::classify::ByKind;
+use super::error::{CallError, Effect, ErrorKind};
 use super::request::Request;
 use super::transport::Transport;
 use crate::breaker::Breaker;
+use crate::bulkhead::Bulkhead;
+use crate::classify::Classify;
+use crate::clock::{Clock, SystemClock};
+use crate::pipeline::Pipeline;
+use crate::retry::Retry;
 
 /// A client bound to one dependency. Clones are cheap and share everything.
 ///
@@ -36,6 +42,9 @@ pub(super) struct Inner {
     pub(super) name: Arc<str>,
     pub(super) base: Url,
     pub(super) breaker: Breaker,
+    pub(super) pipeline: Pipeline,
+    pub(super) clock: Arc<dyn Clock>,
+    pub(super) classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     pub(super) timeout: Duration,
     pub(super) final_codes: &'static [&'static str],
     pub(super) no_effect_codes: &'static [&'static str],
@@ -51,6 +60,10 @@ impl Client {
             name: name.into(),
             base,
             breaker: None,
+            bulkhead: None,
+            retry: None,
+            clock: Arc::new(SystemClock),
+            classify: Box::new(ByKind),
             timeout: Duration::from_millis(500),
             final_codes: &[],
             no_effect_codes: &[],
@@ -74,7 +87,7 @@ impl Client {
     ///
     /// [`ErrorKind::Rejected`], as the call itself would fail.
     pub fn check(&self) -> Result<(), CallError> {
-        let rejected = |no| CallError::new(&self.inner.name, ErrorKind::Rejected(no), &[]);
+        let rejected = |no| CallError::new(&self.inner.name, ErrorKind::Rejected(no), Effect::None);
         self.inner.breaker.check().map_err(rejected)
     }
 
@@ -110,12 +123,15 @@ impl fmt::Debug for Client {
 }
 
 /// Settings of a [`Client`]; made by [`Client::builder`].
-#[derive(Debug)]
 #[must_use]
 pub struct ClientBuilder {
     name: String,
     base: Url,
     breaker: Option<Breaker>,
+    bulkhead: Option<Bulkhead>,
+    retry: Option<Retry>,
+    clock: Arc<dyn Clock>,
+    classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     timeout: Duration,
     final_codes: &'static [&'static str],
     no_effect_codes: &'static [&'static str],
@@ -123,7 +139,7 @@ pub struct ClientBuilder {
 }
 
 impl ClientBuilder {
-    /// How long one call may take, from connecting to the last byte. The default is 500 ms.
+    /// How long an attempt may take, from connecting to the last byte. The default is 500 ms.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -133,6 +149,34 @@ impl ClientBuilder {
     /// name.
     pub fn breaker(mut self, breaker: Breaker) -> Self {
         self.breaker = Some(breaker);
+        self
+    }
+
+    /// Bounds the calls in flight. The default is no bound.
+    pub fn bulkhead(mut self, bulkhead: Bulkhead) -> Self {
+        self.bulkhead = Some(bulkhead);
+        self
+    }
+
+    /// Makes calls again that failed: those whose answer, or its absence, may be another one next
+    /// time, and of them only those that are [idempotent](Request::idempotent), or certainly had no
+    /// effect. A `Retry-After` is honoured, and an answer that names a system further down is never
+    /// repeated. The default is to repeat nothing.
+    pub fn retry(mut self, retry: Retry) -> Self {
+        self.retry = Some(retry);
+        self
+    }
+
+    /// Where the time comes from. The default is the [`SystemClock`].
+    pub fn clock(mut self, clock: impl Clock) -> Self {
+        self.clock = Arc::new(clock);
+        self
+    }
+
+    /// What a failed call says about the dependency; one that brought what was asked for is always
+    /// a success. The default is [`ByKind`].
+    pub fn classify(mut self, classify: impl Classify<ErrorKind> + Send + Sync + 'static) -> Self {
+        self.classify = Box::new(classify);
         self
     }
 
@@ -157,12 +201,27 @@ impl ClientBuilder {
 
     /// The client, on the connections of this transport.
     pub fn build(self, transport: &Transport) -> Client {
-        let breaker = self.breaker.unwrap_or_else(|| Breaker::builder(self.name.clone()).build());
+        let breaker = self.breaker.unwrap_or_else(|| {
+            Breaker::builder(self.name.clone()).clock(Arc::clone(&self.clock)).build()
+        });
+        let mut pipeline = Pipeline::builder(self.name.clone())
+            .breaker(breaker.clone())
+            .timeout(self.timeout)
+            .clock(Arc::clone(&self.clock));
+        if let Some(bulkhead) = self.bulkhead {
+            pipeline = pipeline.bulkhead(bulkhead);
+        }
+        if let Some(retry) = self.retry {
+            pipeline = pipeline.retry(retry);
+        }
         Client {
             inner: Arc::new(Inner {
                 name: self.name.into(),
                 base: self.base,
                 breaker,
+                pipeline: pipeline.build(),
+                clock: self.clock,
+                classify: self.classify,
                 timeout: self.timeout,
                 final_codes: self.final_codes,
                 no_effect_codes: self.no_effect_codes,
@@ -170,5 +229,11 @@ impl ClientBuilder {
                 transport: transport.clone(),
             }),
         }
+    }
+}
+
+impl fmt::Debug for ClientBuilder {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ClientBuilder").field("name", &self.name).finish_non_exhaustive()
     }
 }

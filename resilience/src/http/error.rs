@@ -4,7 +4,11 @@ use std::time::Duration;
 
 use ::http::StatusCode;
 
+use super::exchange::Fault;
 use crate::breaker::Rejection;
+use crate::bulkhead::BulkheadFull;
+use crate::pipeline::{self, Error, NoAnswer};
+use crate::retry::Advice;
 
 /// A call that didn't bring what was asked for. Its text is fit for users: no addresses.
 #[derive(Clone)]
@@ -21,13 +25,17 @@ struct Inner {
     effect: Effect,
 }
 
-/// Whether a failed call may have changed something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+/// Whether a failed call has changed something.
+///
+/// Ordered by how much there is to undo: of several attempts at one call the greatest counts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Effect {
     /// Certainly not: it was never sent, or refused.
     None,
     /// It may have, or may still: undo it, or ask again under the same id.
     Unknown,
+    /// It has: the answer began as a success does, and only the rest of it couldn't be read.
+    Done,
 }
 
 /// What went wrong.
@@ -38,6 +46,8 @@ pub enum ErrorKind {
     Invalid(String),
     /// The breaker let nothing through.
     Rejected(Rejection),
+    /// As many calls are in flight as there may be, so nothing was sent.
+    BulkheadFull(BulkheadFull),
     /// There was no connection, so nothing was sent.
     Connect(String),
     /// Less than a millisecond was left, so nothing was sent.
@@ -79,8 +89,7 @@ pub struct Refusal {
 }
 
 impl CallError {
-    pub(super) fn new(called: &Arc<str>, kind: ErrorKind, no_effect_codes: &[&str]) -> Self {
-        let effect = effect(&kind, no_effect_codes);
+    pub(super) fn new(called: &Arc<str>, kind: ErrorKind, effect: Effect) -> Self {
         Self { inner: Box::new(Inner { called: Arc::clone(called), kind, effect }) }
     }
 
@@ -89,7 +98,7 @@ impl CallError {
         &self.inner.kind
     }
 
-    /// Whether the call may have changed something.
+    /// Whether the call has changed something.
     pub fn effect(&self) -> Effect {
         self.inner.effect
     }
@@ -130,23 +139,90 @@ impl CallError {
     }
 }
 
-fn effect(kind: &ErrorKind, no_effect_codes: &[&str]) -> Effect {
-    match kind {
-        ErrorKind::Invalid(_)
-        | ErrorKind::Rejected(_)
-        | ErrorKind::Connect(_)
-        | ErrorKind::DeadlineExceeded
-        | ErrorKind::Refused(_) => Effect::None,
-        ErrorKind::Downstream(refusal) | ErrorKind::Unavailable(refusal) => {
-            match refusal.code.as_deref() {
-                Some(code) if no_effect_codes.contains(&code) => Effect::None,
-                _ => Effect::Unknown,
+impl ErrorKind {
+    /// What an attempt that ended like this has changed. `accepted` says that its answer had begun
+    /// as a success does.
+    pub(super) fn effect(&self, accepted: bool, no_effect_codes: &[&str]) -> Effect {
+        match self {
+            Self::TimedOut { .. } | Self::Lost(_) | Self::Unreadable(_) if accepted => Effect::Done,
+            Self::TimedOut { .. } | Self::Lost(_) | Self::Unreadable(_) => Effect::Unknown,
+            // The earlier request that still runs may have its effect.
+            Self::Busy(refusal) if refusal.status == StatusCode::CONFLICT => Effect::Unknown,
+            // Any other is turned away at the door: RFC 9110 (15.5.2) and RFC 6585 (4).
+            Self::Busy(_)
+            | Self::Invalid(_)
+            | Self::Rejected(_)
+            | Self::BulkheadFull(_)
+            | Self::Connect(_)
+            | Self::DeadlineExceeded
+            | Self::Refused(_) => Effect::None,
+            Self::Downstream(refusal) | Self::Unavailable(refusal) => {
+                match refusal.code.as_deref() {
+                    Some(code) if no_effect_codes.contains(&code) => Effect::None,
+                    _ => Effect::Unknown,
+                }
             }
         }
-        ErrorKind::TimedOut { .. }
-        | ErrorKind::Lost(_)
-        | ErrorKind::Unreadable(_)
-        | ErrorKind::Busy(_) => Effect::Unknown,
+    }
+}
+
+impl ErrorKind {
+    /// Whether another attempt may end better.
+    pub(super) fn advice(&self) -> Advice {
+        let after = |advice: Advice, refusal: &Refusal| match refusal.retry_after {
+            Some(wait) => advice.after(wait),
+            None => advice,
+        };
+        match self {
+            Self::Connect(_) | Self::Lost(_) | Self::Unreadable(_) | Self::TimedOut { .. } => {
+                Advice::retry()
+            }
+            // The same credentials would be refused again.
+            Self::Busy(refusal) if refusal.status == StatusCode::UNAUTHORIZED => Advice::never(),
+            Self::Busy(refusal) => after(Advice::retry(), refusal),
+            Self::Unavailable(refusal) if is_passing(refusal) => after(Advice::retry(), refusal),
+            Self::Downstream(_) => Advice::downstream(),
+            Self::Invalid(_)
+            | Self::Rejected(_)
+            | Self::BulkheadFull(_)
+            | Self::DeadlineExceeded
+            | Self::Refused(_)
+            | Self::Unavailable(_) => Advice::never(),
+        }
+    }
+}
+
+/// Whether a 5xx may be another answer next time: not one that says what it can't do at all, and
+/// not one that wants more time than there is.
+fn is_passing(refusal: &Refusal) -> bool {
+    let passing = [
+        StatusCode::INTERNAL_SERVER_ERROR,
+        StatusCode::BAD_GATEWAY,
+        StatusCode::SERVICE_UNAVAILABLE,
+        StatusCode::GATEWAY_TIMEOUT,
+    ];
+    passing.contains(&refusal.status) && !ran_out_of_time(refusal)
+}
+
+const DEADLINE_EXCEEDED: &str = "deadline_exceeded";
+
+/// The service refused what it couldn't have finished in time.
+pub(super) fn ran_out_of_time(refusal: &Refusal) -> bool {
+    refusal.status == StatusCode::SERVICE_UNAVAILABLE
+        && refusal.code.as_deref() == Some(DEADLINE_EXCEEDED)
+}
+
+impl From<Error<Fault>> for ErrorKind {
+    fn from(error: Error<Fault>) -> Self {
+        match error.into_kind() {
+            pipeline::ErrorKind::Rejected(rejection) => Self::Rejected(rejection),
+            pipeline::ErrorKind::BulkheadFull(full) => Self::BulkheadFull(full),
+            pipeline::ErrorKind::DeadlineExceeded => Self::DeadlineExceeded,
+            pipeline::ErrorKind::TimedOut { limit, inherited } => {
+                Self::TimedOut { limit, inherited }
+            }
+            pipeline::ErrorKind::Failed(fault) => fault.kind,
+        }
     }
 }
 
@@ -156,6 +232,10 @@ impl fmt::Display for CallError {
         match self.kind() {
             ErrorKind::Invalid(what) => write!(f, "the request to {called} is invalid: {what}"),
             ErrorKind::Rejected(rejection) => rejection.explain(called, f),
+            ErrorKind::BulkheadFull(full) => {
+                let limit = full.limit();
+                write!(f, "{called} is busy: {limit} calls are in flight, as many as there may be")
+            }
             ErrorKind::DeadlineExceeded => write!(f, "no time is left to ask {called}"),
             ErrorKind::TimedOut { limit, inherited: true } => {
                 write!(f, "{called} gave no answer within the {} ms left", limit.as_millis())
@@ -196,12 +276,3 @@ impl fmt::Debug for CallError {
 }
 
 impl std::error::Error for CallError {}
-
-/// The text for an answer that didn't come in time.
-pub(super) struct NoAnswer(pub(super) Duration);
-
-impl fmt::Display for NoAnswer {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "no answer within {} ms", self.0.as_millis())
-    }
-}

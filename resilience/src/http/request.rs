@@ -7,21 +7,17 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use url::Url;
 
-use super::classify::{self, Verdict};
-use super::client::{Client, Inner};
+use super::client::Client;
 use super::context::Context;
-use super::error::{CallError, ErrorKind};
-use super::transport::{Outgoing, unreadable};
-use crate::breaker::Permit;
-use crate::deadline::Deadline;
+use super::error::{CallError, Effect, ErrorKind};
+use super::exchange::{Effects, Exchange, Fault, Raw, Wanted};
+use super::transport::unreadable;
+use crate::call::{Call, Idempotency};
+use crate::retry::by_error;
 
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const COMPENSATE: HeaderName = HeaderName::from_static("x-compensate");
-const REQUEST_TIMEOUT: HeaderName = HeaderName::from_static(Deadline::HEADER);
-
-/// With less than this left, nothing is sent.
-const LEAST_TIME: Duration = Duration::from_millis(1);
 
 /// One call, not made yet; from [`Client::get`] and its like.
 #[derive(Debug)]
@@ -34,6 +30,7 @@ pub struct Request {
     body: Option<Bytes>,
     timeout: Duration,
     expected: Option<StatusCode>,
+    idempotent: bool,
     /// Why it can't be sent, found while it was built.
     invalid: Option<String>,
 }
@@ -66,6 +63,7 @@ impl Request {
             body: None,
             timeout,
             expected: None,
+            idempotent: false,
             invalid: None,
         }
     }
@@ -95,7 +93,17 @@ impl Request {
         self
     }
 
-    /// Sends this `Idempotency-Key`. One that is no header value fails the call with
+    /// Declares that sending it twice comes to the same as sending it once, because it carries an
+    /// id that its caller minted, or whatever else the service knows it again by. Without this, a
+    /// request is taken to be idempotent by its method (GET, HEAD, PUT, DELETE, …), and with an
+    /// [`idempotency_key`](Self::idempotency_key). It matters to a client that
+    /// [retries](super::ClientBuilder::retry).
+    pub fn idempotent(mut self) -> Self {
+        self.idempotent = true;
+        self
+    }
+
+    /// Sends this `Idempotency-Key`, by which the service knows a request again. One that is no header value fails the call with
     /// [`ErrorKind::Invalid`].
     pub fn idempotency_key(mut self, key: &str) -> Self {
         match HeaderValue::from_str(key) {
@@ -114,7 +122,7 @@ impl Request {
         self.header(COMPENSATE, HeaderValue::from_static("true"))
     }
 
-    /// How long this call may take, in place of the client's timeout.
+    /// How long each attempt at this call may take, in place of the client's timeout.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -132,11 +140,7 @@ impl Request {
     ///
     /// Dropping the future abandons the call.
     pub async fn fetch<T: DeserializeOwned>(self, cx: &Context) -> Result<Reply<T>, CallError> {
-        self.call(cx, StatusCode::OK, |status, headers, body| {
-            if !classify::is_json(&headers) {
-                tracing::debug!(%status, "an answer isn't JSON");
-                return Err(unreadable());
-            }
+        self.call(cx, StatusCode::OK, Wanted::Json, |Raw { status, headers, body }| {
             let body = serde_json::from_slice(&body).map_err(|error| {
                 tracing::debug!(%status, %error, "an answer can't be read");
                 unreadable()
@@ -146,80 +150,56 @@ impl Request {
         .await
     }
 
-    /// Makes the call; only the answer's status counts.
+    /// Makes the call; only the answer's status counts, and its body isn't waited for.
     ///
     /// Dropping the future abandons the call.
     pub async fn execute(self, cx: &Context) -> Result<(), CallError> {
-        self.call(cx, StatusCode::NO_CONTENT, |_, _, _| Ok(())).await
+        self.call(cx, StatusCode::NO_CONTENT, Wanted::Status, |_| Ok(())).await
     }
 
     async fn call<R>(
         self,
         cx: &Context,
         default_status: StatusCode,
-        decode: impl FnOnce(StatusCode, HeaderMap, Bytes) -> Result<R, ErrorKind>,
+        wanted: Wanted,
+        decode: impl Fn(Raw) -> Result<R, ErrorKind>,
     ) -> Result<R, CallError> {
-        let expected = self.expected.unwrap_or(default_status);
-        let remaining = cx.deadline().map_or(Duration::MAX, Deadline::remaining);
-        let limit = self.timeout.min(remaining);
-        let inherited = remaining < self.timeout;
-        let (client, outgoing) = self.prepare(cx, limit);
+        let call = Call::new(self.idempotency()).deadline(cx.deadline()).timeout(self.timeout);
+        let headers = self.all_headers(cx);
+        let Self { client, method, url, body, timeout, expected, invalid, .. } = self;
         let client = &*client.inner;
-        let fail = |kind| CallError::new(&client.name, kind, client.no_effect_codes);
-
-        let outgoing = outgoing.map_err(fail)?;
-        if limit < LEAST_TIME {
-            return Err(fail(ErrorKind::DeadlineExceeded));
+        if let Some(reason) = invalid {
+            return Err(CallError::new(&client.name, ErrorKind::Invalid(reason), Effect::None));
         }
-        let permit = client.breaker.acquire().map_err(|no| fail(ErrorKind::Rejected(no)))?;
-        // The timeout is inside the permit, so that the breaker hears of it.
-        let exchange = exchange(client, outgoing, expected, decode);
-        let result = match tokio::time::timeout(limit, exchange).await {
-            Ok(result) => result,
-            Err(_) => Err(ErrorKind::TimedOut { limit, inherited }),
-        };
-        settle(permit, result.as_ref().err());
-        result.map_err(fail)
+        let expected = expected.unwrap_or(default_status);
+        let exchange = Exchange { method, url, headers, body, expected, wanted, timeout };
+        let effects = Effects::none();
+        let attempt = |attempt| exchange.attempt(client, attempt, &effects, &decode);
+        let verdict = |result: &Result<R, Fault>| client.verdict(result);
+        let result = client.pipeline.call_with(&verdict, &by_error, call, attempt).await;
+        result.map_err(|error| {
+            CallError::new(&client.name, ErrorKind::from(error), effects.greatest())
+        })
     }
 
-    fn prepare(self, cx: &Context, limit: Duration) -> (Client, Result<Outgoing, ErrorKind>) {
-        let Self { client, method, url, headers: own, body, invalid, .. } = self;
-        if let Some(reason) = invalid {
-            return (client, Err(ErrorKind::Invalid(reason)));
-        }
+    /// The context's headers, and in place of those of the same name its own.
+    fn all_headers(&self, cx: &Context) -> HeaderMap {
         let mut headers = cx.headers().clone();
         headers.insert(ACCEPT, JSON);
         // With `insert`, not `extend`: that one would add to what the context has.
-        for (name, value) in &own {
+        for (name, value) in &self.headers {
             headers.insert(name, value.clone());
         }
-        if let Ok(value) = HeaderValue::try_from(Deadline::format(limit)) {
-            headers.insert(REQUEST_TIMEOUT, value);
+        headers
+    }
+
+    fn idempotency(&self) -> Idempotency {
+        // By RFC 9110 (9.2.2).
+        let by_method = self.method.is_idempotent();
+        if by_method || self.idempotent || self.headers.contains_key(IDEMPOTENCY_KEY) {
+            Idempotency::Idempotent
+        } else {
+            Idempotency::NotIdempotent
         }
-        (client, Ok(Outgoing { method, url, headers, body }))
-    }
-}
-
-async fn exchange<R>(
-    client: &Inner,
-    outgoing: Outgoing,
-    expected: StatusCode,
-    decode: impl FnOnce(StatusCode, HeaderMap, Bytes) -> Result<R, ErrorKind>,
-) -> Result<R, ErrorKind> {
-    let mut answer = client.transport.send(outgoing).await?;
-    let status = answer.status();
-    if status == expected {
-        let headers = answer.headers().clone();
-        let body = answer.read(client.max_body).await?;
-        return decode(status, headers, body);
-    }
-    Err(classify::refusal(answer, client.final_codes, client.max_body).await)
-}
-
-fn settle(permit: Permit, error: Option<&ErrorKind>) {
-    match classify::verdict(error) {
-        Verdict::Success => permit.success(),
-        Verdict::Failure(reason) => permit.failure(reason),
-        Verdict::Ignored => permit.ignored(),
     }
 }

@@ -10,6 +10,7 @@ use bytes::{Bytes, BytesMut};
 use url::Url;
 
 use super::error::ErrorKind;
+use super::tls::{self, RootCertificate};
 
 /// Settings of a [`Transport`].
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -20,6 +21,9 @@ pub struct TransportConfig {
     pub idle_timeout: Duration,
     /// How many connections without work are kept per host. Default 32.
     pub max_idle_per_host: usize,
+    /// Authorities that `https` trusts besides the system's. Default none: transports with none
+    /// share one reading of the system's roots, which costs some milliseconds once per process.
+    pub extra_roots: Vec<RootCertificate>,
 }
 
 impl Default for TransportConfig {
@@ -28,12 +32,14 @@ impl Default for TransportConfig {
             connect_timeout: Duration::from_millis(250),
             idle_timeout: Duration::from_secs(30),
             max_idle_per_host: 32,
+            extra_roots: Vec::new(),
         }
     }
 }
 
 /// The connections, shared by the clients of a process: HTTP/1.1, no proxy, no redirects. `https`
-/// goes through the system's TLS library. Clones share everything.
+/// goes through the system's TLS library, which verifies the certificate and the name in it. Clones
+/// share everything.
 #[derive(Clone, Debug)]
 pub struct Transport {
     client: reqwest::Client,
@@ -43,7 +49,7 @@ pub struct Transport {
 /// A [`Transport`] couldn't be made: the system's TLS library refuses to work.
 #[derive(Debug, thiserror::Error)]
 #[error("the HTTP transport can't be set up")]
-pub struct TransportError(#[source] Box<dyn StdError + Send + Sync>);
+pub struct TransportError(#[source] pub(super) Box<dyn StdError + Send + Sync>);
 
 impl Transport {
     /// A transport without connections yet.
@@ -51,10 +57,11 @@ impl Transport {
     /// # Errors
     ///
     /// When TLS can't be set up.
-    #[expect(clippy::needless_pass_by_value, reason = "settings to come may not be Copy")]
     pub fn new(config: TransportConfig) -> Result<Self, TransportError> {
-        let TransportConfig { connect_timeout, idle_timeout, max_idle_per_host } = config;
+        let TransportConfig { connect_timeout, idle_timeout, max_idle_per_host, extra_roots } =
+            config;
         let client = reqwest::Client::builder()
+            .tls_backend_preconfigured(tls::connector(&extra_roots)?)
             .http1_only()
             .no_proxy()
             .redirect(reqwest::redirect::Policy::none())

@@ -135,6 +135,13 @@ impl RetryBudget {
         true
     }
 
+    /// Whether one built afresh would be the same to everybody: nobody else has it, and its window
+    /// is empty.
+    pub(crate) fn is_dispensable(&self) -> bool {
+        let seen = self.snapshot();
+        Arc::strong_count(&self.inner) == 1 && seen.recent_successes + seen.recent_retries == 0
+    }
+
     /// All that there is to know about it at this moment.
     pub fn snapshot(&self) -> RetryBudgetSnapshot {
         let slice = self.inner.slice();

@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use resilience::http::{Client, Context, Effect, ErrorKind, HeaderName, HeaderValue, StatusCode};
-use resilience::{Deadline, State};
+use resilience::http::{
+    ByKind, Client, Context, Effect, ErrorKind, HeaderName, HeaderValue, StatusCode,
+};
+use resilience::{Classify, Deadline, State, Verdict};
 use serde_json::{Value, json};
 
 use crate::server::{self, Reaction, Server, answer, header};
@@ -100,6 +102,24 @@ async fn a_final_code_is_a_refusal_and_no_failure() {
 }
 
 #[tokio::test]
+async fn a_classification_of_ones_own_decides_what_counts() {
+    let server = Server::always(error_answer(404, &[], "not_found")).await;
+    let strict = |error: &ErrorKind| match error {
+        ErrorKind::Refused(_) => Verdict::Failure("knows nothing".into()),
+        other => ByKind.classify(other),
+    };
+    let client = Client::builder("billing", server.url.clone())
+        .final_codes(&["not_found"])
+        .classify(strict)
+        .build(&transport());
+    for _ in 0..3 {
+        client.get("/").fetch::<Value>(&cx()).await.expect_err("404");
+    }
+    let snapshot = client.breaker().snapshot();
+    assert_eq!((snapshot.state, snapshot.reason.as_deref()), (State::Open, Some("knows nothing")));
+}
+
+#[tokio::test]
 async fn a_4xx_that_is_not_final_is_a_failure() {
     let unknown = error_answer(400, &[], "invalid_request");
     let array = server::json(404, "[\"not_found\", \"says not_found\"]");
@@ -120,18 +140,22 @@ async fn a_4xx_that_is_not_final_is_a_failure() {
 #[tokio::test]
 async fn busy_answers_are_retryable() {
     let cases = [
-        (error_answer(409, &[], "idempotency_in_progress"), State::Closed),
-        (error_answer(401, &[], "unauthorized"), State::Closed),
-        (Reaction::Send(answer(401, &[], "")), State::Closed),
-        (error_answer(429, &[("retry-after", "7")], "too_many_requests"), State::Open),
+        (error_answer(409, &[], "idempotency_in_progress"), Effect::Unknown, State::Closed),
+        (error_answer(401, &[], "unauthorized"), Effect::None, State::Closed),
+        (Reaction::Send(answer(401, &[], "")), Effect::None, State::Closed),
+        (
+            error_answer(429, &[("retry-after", "7")], "too_many_requests"),
+            Effect::None,
+            State::Open,
+        ),
     ];
-    for (reaction, state) in cases {
+    for (reaction, effect, state) in cases {
         let server = Server::always(reaction).await;
         let client = client(&server.url);
         for _ in 0..3 {
             let error = client.get("/").fetch::<Value>(&cx()).await.expect_err("busy");
             assert!(matches!(error.kind(), ErrorKind::Busy(_)), "{error:?}");
-            assert_eq!(error.effect(), Effect::Unknown);
+            assert_eq!(error.effect(), effect);
             if state == State::Open {
                 assert_eq!(error.retry_after(), Some(Duration::from_secs(7)));
             }

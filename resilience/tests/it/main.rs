@@ -3,12 +3,19 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
+mod effects;
 mod failures;
+mod http_proxy;
 mod layers;
+mod metrics;
+mod model;
+mod proxy;
 mod recovery;
+mod retries;
 mod rollback;
 mod server;
 mod subscriber;
+mod tls;
 mod tower;
 
 use resilience::http::{Client, Transport, TransportConfig};

@@ -77,16 +77,21 @@ pub async fn methods_are_told(client: &Client, targets: &[(String, &str)]) {
     }
 }
 
-/// The OpenAPI document is 3.1, has exactly these paths with these methods besides those of health,
-/// and refers to nothing that it doesn't have.
+/// The OpenAPI document is 3.1, has exactly these paths with these methods besides those that
+/// every service has, and refers to nothing that it doesn't have.
 pub async fn openapi_has(client: &Client, paths: &[(&str, &[&str])]) {
     let document = client.get("/api-docs/openapi.json").send().await.ok();
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
-    let probes = ["/manage/health", "/manage/health/live", "/manage/health/ready"]
-        .map(|path| (path, &["get"][..]));
+    let shared: [(&str, &[&str]); 5] = [
+        ("/manage/health", &["get"]),
+        ("/manage/health/live", &["get"]),
+        ("/manage/health/ready", &["get"]),
+        ("/manage/resilience", &["get"]),
+        ("/manage/resilience/{name}", &["post"]),
+    ];
     let found = document["paths"].as_object().expect("paths");
     let mut expected = 0;
-    for (path, methods) in probes.iter().chain(paths) {
+    for (path, methods) in shared.iter().chain(paths) {
         expected += 1;
         for method in *methods {
             let operation = &found.get(*path).unwrap_or_else(|| panic!("no {path}"))[method];

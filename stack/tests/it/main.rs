@@ -9,6 +9,7 @@ mod footprint;
 mod keys;
 mod launcher;
 mod lost_replies;
+mod operator;
 mod outage;
 mod purchase;
 mod readme;

@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use service::testing::{assert_envelope, until};
+use service::testing::network::{Act, DEFECT, RUBBISH};
+use service::testing::{assert_envelope, operator, until};
 
-use crate::proxy::{Act, DEFECT, RUBBISH};
 use crate::systems::Party;
 use crate::world::{PATIENT, SHORT, SOON, World, assert_blames};
 
@@ -77,7 +77,7 @@ async fn what_was_seen_is_shown_again_and_marked_stale() {
 
 #[tokio::test]
 async fn with_both_away_each_order_shows_what_is_known_of_it() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let seen = world.bought().await;
     let whole = world.get(seen).send().await.ok();
     let unseen = world.bought().await;
@@ -95,7 +95,7 @@ async fn with_both_away_each_order_shows_what_is_known_of_it() {
 
 #[tokio::test]
 async fn what_went_through_the_store_is_remembered_as_it_went() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let order = world.bought().await;
     let whole = world.get(order).send().await.ok();
     world.claim(order, "broken").send().await.ok();
@@ -154,7 +154,7 @@ async fn however_a_system_fails_it_is_as_if_it_were_down() {
 
 #[tokio::test]
 async fn without_order_there_is_nothing_to_show() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let order = world.bought().await;
     world.get(order).send().await.ok();
     world.behind.order.proxy.down().await;
@@ -176,6 +176,12 @@ async fn an_open_breaker_says_why_and_for_how_long() {
     let open = [PATIENT, &[("BREAKER_OPEN_MS", "60000")]].concat();
     let world = World::with(&open).await;
     let order = world.bought().await;
+    // Writes have a breaker of their own.
+    world.behind.order.proxy.on("POST", DEFECT);
+    for _ in 0..3 {
+        let failed = world.claim(order, "x").send().await;
+        assert_blames(&failed, "dependency_unavailable", "order");
+    }
     world.behind.order.proxy.on("*", DEFECT);
     for _ in 0..3 {
         assert_blames(&world.list().send().await, "dependency_unavailable", "order");
@@ -202,6 +208,23 @@ async fn an_open_breaker_says_why_and_for_how_long() {
     let breakers = world.breakers(&world.client).await;
     let open: Vec<_> = breakers.iter().filter(|(_, state)| state == "open").collect();
     assert_eq!(open, [&("order".to_owned(), "open".to_owned())]);
+}
+
+#[tokio::test]
+async fn reads_that_fail_do_not_close_the_way_for_purchases() {
+    let world = World::with(PATIENT).await;
+    world.behind.order.proxy.on("GET", DEFECT);
+    for _ in 0..5 {
+        assert_blames(&world.list().send().await, "dependency_unavailable", "order");
+    }
+    let reads = operator::breaker(&world.client, "order/read").await;
+    assert_eq!((&reads["state"], &reads["failures"]), (&json!("open"), &json!(3)));
+    world.bought().await;
+    assert_eq!(operator::breaker(&world.client, "order/write").await["state"], "closed");
+    // Health names the dependency once, with what is worst.
+    let breakers = world.breakers(&world.client).await;
+    let states: Vec<_> = breakers.iter().filter(|(name, _)| name == "order").collect();
+    assert_eq!(states, [&("order".to_owned(), "open".to_owned())]);
 }
 
 #[tokio::test]

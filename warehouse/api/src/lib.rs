@@ -1,7 +1,6 @@
 //! What Warehouse offers to other services: its data, its codes, and a client that calls it through
 //! [`resilience`].
 
-use resilience::breaker::Breaker;
 use resilience::http::{CallError, Client, Context};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -98,11 +97,6 @@ impl WarehouseClient {
     /// Over a client that is bound to Warehouse.
     pub fn new(client: Client) -> Self {
         Self(client)
-    }
-
-    /// The breaker round it.
-    pub fn breaker(&self) -> &Breaker {
-        self.0.breaker()
     }
 
     /// Whether a call would be let through now.

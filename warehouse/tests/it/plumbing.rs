@@ -5,7 +5,7 @@ use std::time::Duration;
 use serde_json::{Value, json};
 use service::cluster::testing::TestDatabase;
 use service::testing::bad_input::{Route, check, no_text, no_uuid};
-use service::testing::{TestServer, assert_envelope, plumbing, until};
+use service::testing::{TestServer, assert_envelope, operator, plumbing, until};
 use uuid::Uuid;
 
 use crate::world::{ITEMS, MODEL, STOCK, World, configured, migrate, path, wish};
@@ -104,6 +104,12 @@ async fn a_usable_request_id_and_trace_are_echoed_and_any_other_is_replaced() {
 async fn health_has_the_shape_of_the_contract_whatever_the_authorization() {
     let world = World::start().await;
     plumbing::health_works(&world.client, "warehouse", &["warranty"], false).await;
+}
+
+#[tokio::test]
+async fn breakers_are_shown_and_operated_from_this_machine() {
+    let world = World::start().await;
+    operator::breakers_are_operated(&world.client, "warehouse", &["warranty"]).await;
 }
 
 #[tokio::test]

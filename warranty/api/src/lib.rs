@@ -2,7 +2,6 @@
 //! [`resilience`].
 
 use chrono::{DateTime, Utc};
-use resilience::breaker::Breaker;
 use resilience::http::{CallError, Client, Context};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -121,11 +120,6 @@ impl WarrantyClient {
     /// Over a client that is bound to Warranty.
     pub fn new(client: Client) -> Self {
         Self(client)
-    }
-
-    /// The breaker round it.
-    pub fn breaker(&self) -> &Breaker {
-        self.0.breaker()
     }
 
     /// Whether a call would be let through now.

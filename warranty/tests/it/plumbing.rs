@@ -3,7 +3,7 @@
 use serde_json::{Value, json};
 use service::cluster::testing::TestDatabase;
 use service::testing::bad_input::{Route, check, no_integer, no_text};
-use service::testing::{TestServer, plumbing};
+use service::testing::{TestServer, operator, plumbing};
 use uuid::Uuid;
 
 use crate::world::{WARRANTIES, World, configured, migrate, path};
@@ -147,6 +147,12 @@ async fn a_usable_request_id_and_trace_are_echoed_and_any_other_is_replaced() {
 async fn health_has_the_shape_of_the_contract_whatever_the_authorization() {
     let world = World::start().await;
     plumbing::health_works(&world.client, "warranty", &[], false).await;
+}
+
+#[tokio::test]
+async fn breakers_are_shown_and_operated_from_this_machine() {
+    let world = World::start().await;
+    operator::breakers_are_operated(&world.client, "warranty", &[]).await;
 }
 
 #[tokio::test]

@@ -106,7 +106,7 @@ async fn elapsed_time_is_bounded_and_not_waited_for() {
 async fn a_retry_after_counts_towards_the_elapsed_time() {
     let dependency = Dependency::default();
     let failure = Failure(Advice::retry().after(ms(900)));
-    let retry = retry().longest(Duration::from_secs(2));
+    let retry = retry().longest(ms(2600));
     assert!(dependency.run(&retry, Call::idempotent(), failure, 1000).await.is_err());
     assert_eq!(dependency.count(), 3, "at 0, 0.9 and 1.8 s, and a bit");
 }

@@ -1,0 +1,77 @@
+//! The library's breaker beside its peers, side by side in one run: `make bench`.
+
+mod allocations;
+mod dependency;
+mod footprint;
+mod futures;
+mod harness;
+mod limits;
+mod ours;
+mod peers;
+mod report;
+
+use std::process::ExitCode;
+use std::time::Instant;
+use std::{fs, io};
+
+use harness::{Case, Timing};
+
+const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md");
+
+pub(crate) struct Results {
+    /// The bare call, ours, peers.
+    closed: Vec<Timing>,
+    /// Reading the clock, ours.
+    clocked: Vec<Timing>,
+    /// Ours, peers.
+    open: Vec<Timing>,
+    /// The bare future, ours.
+    futures: Vec<Timing>,
+}
+
+fn main() -> io::Result<ExitCode> {
+    let results = measure();
+    let footprints = [
+        footprint::measure("resilience", &format!("{{ path = {:?} }}", ours::PATH)),
+        footprint::measure("failsafe", "\"1\""),
+        footprint::measure("recloser", "\"1\""),
+        footprint::measure("tower-resilience-circuitbreaker", "\"0.14\""),
+    ];
+    let limits = limits::judge(&results);
+    let page = report::write(&results, &footprints, &limits);
+    fs::write(PAGE, &page)?;
+    println!("{page}");
+
+    let missed: Vec<_> = limits.iter().filter(|limit| !limit.held).collect();
+    for limit in &missed {
+        eprintln!("missed: {} ({})", limit.promise, limit.measured);
+    }
+    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+}
+
+fn measure() -> Results {
+    let closed = vec![
+        Case::new("a bare call", |n| dependency::succeed(n).ok()),
+        ours::closed(),
+        peers::failsafe_consecutive(),
+        peers::failsafe_default(),
+        peers::recloser_closed(),
+        peers::tower_resilience_closed(),
+    ];
+    let clocked = vec![
+        Case::new("`Instant::now()`", |_| Instant::now()),
+        ours::slow_threshold(),
+        ours::window(),
+        ours::slow_threshold_and_window(),
+    ];
+    let open = vec![
+        ours::open(),
+        peers::failsafe_open(),
+        peers::recloser_open(),
+        peers::tower_resilience_open(),
+    ];
+    let futures = vec![futures::bare(), futures::breaker()];
+    let mut results = harness::measure(&[closed, clocked, open, futures]).into_iter();
+    let mut next = || results.next().expect("as many as were given");
+    Results { closed: next(), clocked: next(), open: next(), futures: next() }
+}

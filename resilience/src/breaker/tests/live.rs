@@ -1,0 +1,145 @@
+use super::*;
+
+#[test]
+fn an_operator_opens_closes_and_resets_it() {
+    let (breaker, clock) = breaker();
+    let before = permit(&breaker);
+    breaker.force_open();
+    let rejection = breaker.acquire().expect_err("forced open");
+    assert_eq!(rejection.state(), State::ForcedOpen);
+    assert!(rejection.to_string().ends_with("(circuit breaker forced open by an operator)"));
+    clock.advance(Duration::from_hours(24));
+    assert!(breaker.acquire().is_err(), "for as long as it takes");
+    before.success();
+
+    breaker.force_closed();
+    for _ in 0..100 {
+        permit(&breaker).failure("x");
+    }
+    assert_eq!(breaker.state(), State::ForcedClosed);
+
+    breaker.reset();
+    let snapshot = breaker.snapshot();
+    assert_eq!((snapshot.state, snapshot.stale, snapshot.failures), (State::Closed, 1, 100));
+    trip(&breaker);
+    breaker.reset();
+    permit(&breaker).failure("x");
+    assert_eq!(breaker.state(), State::Closed, "failures count from zero");
+}
+
+#[test]
+fn settings_change_while_it_works_and_state_row_and_window_survive() {
+    let (breaker, clock) = breaker();
+    permit(&breaker).failure("x");
+    permit(&breaker).failure("x");
+    breaker.reconfigure(Settings::new().consecutive_failures(5));
+    permit(&breaker).failure("x");
+    permit(&breaker).failure("x");
+    assert_eq!(breaker.state(), State::Closed);
+    breaker.reconfigure(Settings::new().consecutive_failures(2));
+    assert_eq!(breaker.state(), State::Closed, "it opens with a failure, not with its settings");
+    permit(&breaker).failure("x");
+    assert_eq!(breaker.state(), State::Open);
+    breaker.reconfigure(Settings::new());
+    assert_eq!(breaker.state(), State::Open);
+
+    let settings = || Settings::new().failure_rate(0.5).window(16 * STEP);
+    breaker.reset();
+    breaker.reconfigure(settings());
+    for _ in 0..5 {
+        permit(&breaker).success();
+        permit(&breaker).failure("x");
+        clock.advance(STEP);
+    }
+    assert_eq!(breaker.state(), State::Open);
+    breaker.reset();
+    for _ in 0..5 {
+        permit(&breaker).success();
+    }
+    breaker.reconfigure(settings().window(32 * STEP));
+    for _ in 0..5 {
+        permit(&breaker).failure("x");
+    }
+    assert_eq!(breaker.state(), State::Open, "five of ten");
+}
+
+#[test]
+fn a_subscriber_hears_everything_and_a_slow_one_is_told_what_it_missed() {
+    let (breaker, clock) = breaker();
+    let (quick, slow) = (breaker.subscribe(100), breaker.subscribe(2));
+    trip(&breaker);
+    clock.advance(OPEN_FOR);
+    let hung = permit(&breaker);
+    clock.advance(Duration::from_secs(10));
+    permit(&breaker).success();
+    drop(hung);
+    breaker.force_open();
+    breaker.force_open();
+    breaker.force_closed();
+    breaker.reconfigure(Settings::new());
+    breaker.reset();
+    let events: Vec<_> = std::iter::from_fn(|| quick.try_recv()).collect();
+    let reason = Some("connection refused".into());
+    assert_eq!(
+        events.iter().map(|event| &event.kind).collect::<Vec<_>>(),
+        [
+            &EventKind::Opened { from: State::Closed, reason, open_for: OPEN_FOR },
+            &EventKind::HalfOpened,
+            &EventKind::ProbeReplaced,
+            &EventKind::Closed,
+            &EventKind::ForcedOpen,
+            &EventKind::ForcedClosed,
+            &EventKind::Reconfigured,
+            &EventKind::Reset,
+        ]
+    );
+    assert!(events.iter().map(|event| event.sequence).eq(1..=8));
+    assert_eq!((quick.dropped(), slow.dropped()), (0, 6));
+    assert_eq!(breaker.snapshot().dropped_events, 6);
+    assert!(slow.recv_timeout(Duration::ZERO).is_some());
+}
+
+#[test]
+fn a_subscriber_that_calls_the_breaker_does_not_deadlock() {
+    let (breaker, _) = breaker();
+    let events = breaker.subscribe(10);
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let event = events.recv_timeout(Duration::from_secs(10)).expect("an event");
+            assert!(matches!(event.kind, EventKind::Opened { .. }));
+            breaker.reset();
+        });
+        // Not `trip`: by the time that it looks, the breaker may be reset.
+        for _ in 0..3 {
+            permit(&breaker).failure("x");
+        }
+    });
+    assert_eq!(breaker.state(), State::Closed);
+}
+
+#[test]
+fn window_begins_empty_when_a_rate_is_watched_again() {
+    let (breaker, _) = rates(Settings::new().failure_rate(0.5).minimum_calls(2));
+    permit(&breaker).failure("x");
+    breaker.reconfigure(Settings::new());
+    // Nobody counts these.
+    for _ in 0..10 {
+        permit(&breaker).success();
+    }
+    breaker.reconfigure(Settings::new().failure_rate(0.5).minimum_calls(2));
+    assert_eq!(breaker.snapshot().window, Some(WindowCounts::default()));
+    permit(&breaker).failure("x");
+    assert_eq!(breaker.state(), State::Closed, "one of one known call");
+}
+
+#[test]
+fn lower_limit_of_hung_calls_holds_from_the_next_call_on() {
+    let settings = || Settings::new().slow_call(4 * STEP);
+    let (breaker, clock) = rates(settings().hung_calls(2));
+    let _hung = permit(&breaker);
+    clock.advance(5 * STEP);
+    permit(&breaker).success();
+    breaker.reconfigure(settings().hung_calls(1));
+    assert!(breaker.acquire().is_err());
+    assert_eq!(breaker.state(), State::Open);
+}

@@ -1,0 +1,110 @@
+//! What is counted, through the `metrics` facade. The only module that knows it.
+//!
+//! | metric | kind | labels | meaning |
+//! |---|---|---|---|
+//! | `resilience_breaker_state` | gauge | `breaker`, `state` | 1 for the present state, 0 for the others |
+//! | `resilience_breaker_calls_total` | counter | `breaker`, `outcome` | calls let through that ended as `success`, `failure`, `ignored`, `abandoned` or `stale` |
+//! | `resilience_breaker_rejected_total` | counter | `breaker` | calls not let through |
+//! | `resilience_breaker_opened_total` | counter | `breaker` | how often it opened |
+//! | `resilience_breaker_in_flight` | gauge | `breaker` | calls under way |
+//! | `resilience_breaker_hung` | gauge | `breaker` | those that take longer than the slow threshold |
+//! | `resilience_breaker_dropped_events_total` | counter | `breaker` | events that a subscriber was too slow for |
+//! | `resilience_bulkhead_limit` | gauge | `bulkhead` | calls that there may be at a time |
+//! | `resilience_bulkhead_in_flight` | gauge | `bulkhead` | calls that have a place |
+//! | `resilience_bulkhead_waiting` | gauge | `bulkhead` | calls that wait for one |
+//! | `resilience_bulkhead_admitted_total` | counter | `bulkhead` | calls that got one |
+//! | `resilience_bulkhead_queued_total` | counter | `bulkhead` | those of them that had to wait |
+//! | `resilience_bulkhead_waited_milliseconds_total` | counter | `bulkhead` | for how long, all together |
+//! | `resilience_bulkhead_rejected_total` | counter | `bulkhead` | calls that got none |
+//! | `resilience_retries_total` | counter | `budget`, `outcome` | retries that were wanted, and `granted` or `denied` by the budget |
+//! | `resilience_retry_budget_available` | gauge | `budget` | retries that would be granted now |
+//! | `resilience_call_duration_seconds` | histogram | `dependency`, `outcome` | attempts that went out, by what they said about the dependency: `success`, `failure`, `ignored`, or `abandoned` when nobody waited any more |
+//!
+//! `breaker`, `bulkhead` and `budget` are a [`Key`](crate::registry::Key), `dependency` is its first
+//! part; they come from the code, and the other labels have the values above, so that the number of
+//! series is bounded.
+//!
+//! A breaker's way of a few nanoseconds has no room for the facade. It counts by itself, and
+//! [`Registry::publish`] takes the counts over: call it before each scrape. Durations are recorded
+//! as they happen, by the [HTTP client](crate::http).
+
+#[cfg(feature = "pipeline")]
+mod pipeline;
+
+use std::sync::Arc;
+
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
+
+use crate::breaker::{self, State};
+use crate::registry::Registry;
+
+const BREAKER_STATE: &str = "resilience_breaker_state";
+const BREAKER_CALLS: &str = "resilience_breaker_calls_total";
+const BREAKER_REJECTED: &str = "resilience_breaker_rejected_total";
+const BREAKER_OPENED: &str = "resilience_breaker_opened_total";
+const BREAKER_IN_FLIGHT: &str = "resilience_breaker_in_flight";
+const BREAKER_HUNG: &str = "resilience_breaker_hung";
+const BREAKER_DROPPED_EVENTS: &str = "resilience_breaker_dropped_events_total";
+const CALL_DURATION: &str = "resilience_call_duration_seconds";
+
+const STATES: [State; 5] =
+    [State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::ForcedClosed];
+
+/// Tells the recorder what each metric means: once, after it was installed.
+pub fn describe() {
+    describe_gauge!(BREAKER_STATE, "1 for the breaker's present state");
+    describe_counter!(BREAKER_CALLS, "Calls that the breaker let through, by how they ended");
+    describe_counter!(BREAKER_REJECTED, "Calls that the breaker did not let through");
+    describe_counter!(BREAKER_OPENED, "How often the breaker opened");
+    describe_gauge!(BREAKER_IN_FLIGHT, "Calls under way");
+    describe_gauge!(BREAKER_HUNG, "Calls under way for longer than the slow threshold");
+    describe_counter!(BREAKER_DROPPED_EVENTS, "Events that a subscriber was too slow for");
+    #[cfg(feature = "pipeline")]
+    pipeline::describe();
+    describe_histogram!(CALL_DURATION, Unit::Seconds, "Attempts that went out");
+}
+
+impl Registry {
+    /// Hands everything in it over to the `metrics` recorder: call it before each scrape.
+    pub fn publish(&self) {
+        let snapshot = self.snapshot();
+        snapshot.breakers.iter().for_each(breaker);
+        #[cfg(feature = "pipeline")]
+        pipeline::publish(&snapshot);
+    }
+}
+
+fn breaker(snapshot: &breaker::Snapshot) {
+    let name = || Arc::clone(&snapshot.name);
+    for state in STATES {
+        let present = if snapshot.state == state { 1.0 } else { 0.0 };
+        gauge!(BREAKER_STATE, "breaker" => name(), "state" => state.as_str()).set(present);
+    }
+    for (outcome, calls) in [
+        ("success", snapshot.successes),
+        ("failure", snapshot.failures),
+        ("ignored", snapshot.ignored),
+        ("abandoned", snapshot.abandoned),
+        ("stale", snapshot.stale),
+    ] {
+        counter!(BREAKER_CALLS, "breaker" => name(), "outcome" => outcome).absolute(calls);
+    }
+    counter!(BREAKER_REJECTED, "breaker" => name()).absolute(snapshot.rejected);
+    counter!(BREAKER_OPENED, "breaker" => name()).absolute(snapshot.opened);
+    counter!(BREAKER_DROPPED_EVENTS, "breaker" => name()).absolute(snapshot.dropped_events);
+    gauge!(BREAKER_IN_FLIGHT, "breaker" => name()).set(float(snapshot.in_flight));
+    gauge!(BREAKER_HUNG, "breaker" => name()).set(float(snapshot.hung));
+}
+
+#[expect(clippy::cast_precision_loss, reason = "nothing counts to 2⁵³ calls at a time")]
+fn float(count: u64) -> f64 {
+    count as f64
+}
+
+/// One attempt at a call that went out.
+#[cfg(feature = "http")]
+pub(crate) fn attempt(dependency: &Arc<str>, outcome: &'static str, took: std::time::Duration) {
+    let dependency = Arc::clone(dependency);
+    metrics::histogram!(CALL_DURATION, "dependency" => dependency, "outcome" => outcome)
+        .record(took);
+}

@@ -1,0 +1,212 @@
+//! `/manage/resilience`: what protects this service's calls, and an operator's hand on it.
+//!
+//! Every replica has breakers of its own: what is shown and what is done concerns the one that
+//! answers, and it says which one that is.
+
+mod view;
+
+use std::net::SocketAddr;
+
+use axum::Json;
+use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
+use http::request::Parts;
+use http::{HeaderName, StatusCode, header};
+use resilience::registry::Registry;
+use serde::Serialize;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+pub(crate) use view::rfc3339;
+use view::{Breaker, Resilience};
+
+use crate::failure::{Failure, Result, code};
+use crate::input::Fields;
+
+/// What these routes work with.
+#[derive(Clone, Debug)]
+pub(crate) struct Panel {
+    service: &'static str,
+    /// Minted at the start of this process.
+    replica: Uuid,
+    registry: Registry,
+}
+
+impl Panel {
+    pub(crate) fn new(service: &'static str, registry: Registry) -> Self {
+        Self { service, replica: Uuid::new_v4(), registry }
+    }
+}
+
+/// Its routes, with their state.
+pub(crate) fn routes(panel: Panel) -> OpenApiRouter {
+    OpenApiRouter::new().routes(routes!(show)).routes(routes!(command)).with_state(panel)
+}
+
+/// What protects this replica's calls.
+#[utoipa::path(get, path = "/manage/resilience", tag = "manage", responses(
+    (status = 200, description = "Everything, each kind sorted by name", body = Resilience),
+))]
+async fn show(State(panel): State<Panel>) -> Json<Resilience> {
+    Json(Resilience::new(panel.service, panel.replica, panel.registry.snapshot()))
+}
+
+/// What an operator asks of a breaker.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ToSchema)]
+#[schema(rename_all = "snake_case")]
+enum Action {
+    /// Rejects every call, until it is reset.
+    ForceOpen,
+    /// Lets every call through, until it is reset.
+    ForceClosed,
+    /// Closes it, and has it forget what it has seen.
+    Reset,
+}
+
+impl Action {
+    fn parse(text: &str) -> Option<Self> {
+        match text {
+            "force_open" => Some(Self::ForceOpen),
+            "force_closed" => Some(Self::ForceClosed),
+            "reset" => Some(Self::Reset),
+            _ => None,
+        }
+    }
+}
+
+/// A command to a breaker.
+#[derive(Debug, ToSchema)]
+#[expect(dead_code, reason = "the shape of a body that is read field by field")]
+struct Command {
+    action: Action,
+}
+
+/// What has become of a command.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Commanded {
+    service: &'static str,
+    /// The replica that carried it out.
+    replica: Uuid,
+    /// `replica`: no other replica has heard of it.
+    scope: &'static str,
+    breaker: Breaker,
+}
+
+/// Forces a breaker of this replica open or closed, or resets it. From this machine only.
+#[utoipa::path(
+    post, path = "/manage/resilience/{*name}", tag = "manage",
+    params(("name" = String, Path, description = "A breaker's name, as `GET` tells it")),
+    request_body = Command,
+    responses(
+        (status = 200, description = "Done, in this replica only", body = Commanded),
+        (status = 400, description = "No such action", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 404, description = "No such breaker", body = crate::failure::ErrorBody),
+    ),
+)]
+async fn command(
+    _: Local,
+    State(panel): State<Panel>,
+    Name(name): Name,
+    mut fields: Fields,
+) -> Result<Json<Commanded>> {
+    let looks_like = "force_open, force_closed or reset";
+    let action = fields.parsed("action", looks_like, Action::parse);
+    let action = fields.finish(action)?;
+    let breaker = panel.registry.find_breaker(&name).ok_or_else(|| {
+        Failure::not_found(code::NOT_FOUND, "there is no breaker of that name in this service")
+    })?;
+    match action {
+        Action::ForceOpen => breaker.force_open(),
+        Action::ForceClosed => breaker.force_closed(),
+        Action::Reset => breaker.reset(),
+    }
+    tracing::warn!(service = panel.service, breaker = name, ?action, "an operator's command");
+    Ok(Json(Commanded {
+        service: panel.service,
+        replica: panel.replica,
+        scope: "replica",
+        breaker: breaker.snapshot().into(),
+    }))
+}
+
+/// The rest of the path, decoded.
+struct Name(String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Name {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self> {
+        match Path::from_request_parts(parts, state).await {
+            Ok(Path(name)) => Ok(Self(name)),
+            Err(_) => Err(Failure::bad_request("the path is not valid UTF-8")),
+        }
+    }
+}
+
+/// What a proxy adds to a request that it passes on.
+const PASSED_ON: [HeaderName; 3] =
+    [header::FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("via")];
+
+/// The request comes from this machine itself, and through no proxy on it.
+struct Local;
+
+impl<S: Send + Sync> FromRequestParts<S> for Local {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        let near = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
+        if near && !PASSED_ON.iter().any(|name| parts.headers.contains_key(name)) {
+            return Ok(Self);
+        }
+        Err(Failure::new(
+            StatusCode::FORBIDDEN,
+            code::FORBIDDEN,
+            "breakers are operated from the machine that the service runs on",
+        ))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    async fn admitted(peer: Option<&str>, headers: &[(&'static str, &str)]) -> bool {
+        let mut request = http::Request::builder();
+        for (name, value) in headers {
+            request = request.header(*name, *value);
+        }
+        let (mut parts, ()) = request.body(()).unwrap().into_parts();
+        if let Some(peer) = peer {
+            parts.extensions.insert(ConnectInfo::<SocketAddr>(peer.parse().unwrap()));
+        }
+        match Local::from_request_parts(&mut parts, &()).await {
+            Ok(Local) => true,
+            Err(failure) => {
+                assert_eq!((failure.status().as_u16(), failure.code()), (403, "forbidden"));
+                false
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn commands_are_taken_from_this_machine_only() {
+        for near in ["127.0.0.1:4000", "127.8.8.8:1", "[::1]:4000", "[::ffff:127.0.0.1]:4000"] {
+            assert!(admitted(Some(near), &[]).await, "{near}");
+        }
+        for far in ["10.0.0.1:4000", "[::ffff:10.0.0.1]:4000", "[fe80::1]:4000", "0.0.0.0:1"] {
+            assert!(!admitted(Some(far), &[]).await, "{far}");
+        }
+        assert!(!admitted(None, &[]).await, "nobody knows from where");
+    }
+
+    #[tokio::test]
+    async fn commands_that_a_proxy_passes_on_are_not_from_this_machine() {
+        for name in ["forwarded", "x-forwarded-for", "via"] {
+            assert!(!admitted(Some("127.0.0.1:4000"), &[(name, "x")]).await, "{name}");
+        }
+    }
+}

@@ -150,6 +150,17 @@ async fn what_asks_for_a_pause_gets_it_in_full_up_to_a_cap() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_endless_pause_is_never_made_and_does_not_overflow() {
+    let retry = retry().longest(Duration::MAX).longest_retry_after(Duration::MAX);
+    for pause in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+        let (dependency, asks) = (Dependency::default(), Failure(Advice::retry().after(pause)));
+        assert_eq!(dependency.run(&retry, Call::idempotent(), asks, 9).await, Err(asks));
+        assert_eq!(dependency.count(), 1);
+    }
+    assert_eq!(Dependency::default().run(&retry, Call::idempotent(), UNKNOWN, 2).await, Ok(3));
+}
+
+#[tokio::test(start_paused = true)]
 async fn it_never_sleeps_past_the_deadline() {
     let dependency = Dependency::default();
     let started = time::Instant::now();

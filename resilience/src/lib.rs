@@ -29,6 +29,8 @@ mod sync;
 pub mod testkit;
 #[cfg(feature = "pipeline")]
 mod timer;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use breaker::{Breaker, FailurePolicy, Permit, Rejection, Settings, Snapshot, State};
 #[cfg(feature = "pipeline")]

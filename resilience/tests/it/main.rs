@@ -6,6 +6,7 @@ mod contract;
 mod effects;
 mod failures;
 mod http_proxy;
+mod layers;
 mod metrics;
 mod model;
 mod proxy;
@@ -15,6 +16,7 @@ mod rollback;
 mod server;
 mod subscriber;
 mod tls;
+mod tower;
 
 use resilience::http::{Client, Transport, TransportConfig};
 use url::Url;

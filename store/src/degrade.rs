@@ -4,12 +4,10 @@
 //! Warranty can't answer, what it owns is shown as it was last seen by this replica, or as `null`,
 //! and the element says so. Without Order there is nothing to put together.
 
-use std::collections::HashMap;
-
 use chrono::{DateTime, Utc};
 use order_api::Order;
-use resilience::fallback::LastKnown;
-use resilience::http::Context;
+use resilience::fallback::{Each, LastKnown, live_each};
+use resilience::http::{CallError, Context};
 use serde::Serialize;
 use service::Result;
 use utoipa::ToSchema;
@@ -120,40 +118,26 @@ async fn elements(app: &App, cx: &Context, orders: Vec<Order>) -> Vec<Element> {
     let ids: Vec<_> = orders.iter().map(|order| order.item_uid).collect();
     let (items, warranties) =
         tokio::join!(app.warehouse.list(cx, &ids), app.warranty.list(cx, &ids));
-    let items = items.map(|items| {
-        items.into_iter().map(|item| (item.order_item_uid, ItemPart::from(item))).collect()
-    });
-    let warranties = warranties
-        .map(|all| all.into_iter().map(|one| (one.item_uid, WarrantyPart::from(one))).collect());
-    let items = Part::of(warehouse_api::NAME, items, &app.known.items);
-    let warranties = Part::of(warranty_api::NAME, warranties, &app.known.warranties);
+    let items = items.map(|items| items.into_iter().map(|item| (item.order_item_uid, item.into())));
+    let warranties = warranties.map(|all| all.into_iter().map(|one| (one.item_uid, one.into())));
+    let items = Part::new(warehouse_api::NAME, live_each(items).or_last_known(&app.known.items));
+    let warranties =
+        Part::new(warranty_api::NAME, live_each(warranties).or_last_known(&app.known.warranties));
     orders.iter().map(|order| element(order, &items, &warranties)).collect()
 }
 
-/// What one system has to say about all the items of a read.
-enum Part<'a, V> {
-    Live(HashMap<Uuid, V>),
-    Away { name: &'static str, known: &'a LastKnown<Uuid, V> },
+/// What one system has to say about all the items of a read, or has said before.
+struct Part<'a, V> {
+    name: &'static str,
+    each: Each<'a, Uuid, V, CallError>,
 }
 
 impl<'a, V: Clone> Part<'a, V> {
-    fn of<E: std::fmt::Display>(
-        name: &'static str,
-        answer: Result<HashMap<Uuid, V>, E>,
-        known: &'a LastKnown<Uuid, V>,
-    ) -> Self {
-        match answer {
-            Ok(live) => {
-                for (item, value) in &live {
-                    known.remember(*item, value.clone());
-                }
-                Self::Live(live)
-            }
-            Err(error) => {
-                tracing::warn!(dependency = name, %error, "a read is degraded");
-                Self::Away { name, known }
-            }
+    fn new(name: &'static str, each: Each<'a, Uuid, V, CallError>) -> Self {
+        if let Some(error) = each.error() {
+            tracing::warn!(dependency = name, %error, "a read is degraded");
         }
+        Self { name, each }
     }
 
     fn find(
@@ -162,15 +146,14 @@ impl<'a, V: Clone> Part<'a, V> {
         degraded: &mut Vec<&'static str>,
         stale: &mut Vec<&'static str>,
     ) -> Option<V> {
-        match self {
-            Self::Live(live) => live.get(&item).cloned(),
-            Self::Away { name, known } => {
-                degraded.push(name);
-                let seen = known.recall(&item)?;
-                stale.push(name);
-                Some(seen.value)
-            }
+        if self.each.error().is_some() {
+            degraded.push(self.name);
         }
+        let found = self.each.get(&item)?;
+        if !found.source.is_live() {
+            stale.push(self.name);
+        }
+        Some(found.value)
     }
 }
 

@@ -45,16 +45,17 @@ fn acquire_with_care(breaker: Handle<'_>, word: Word) -> Result<Permit<'_>, Reje
     if !facts.state.admits() && now < facts.until {
         return Err(inner.reject(facts, now));
     }
-    let (admission, announced, word) = {
+    let (admission, announced, word, facts) = {
         let mut machine = inner.lock();
         let (admission, announced) = machine.admit(now, &inner.hot);
-        (admission, announced, inner.hot.word())
+        // Under the lock: they belong together.
+        (admission, announced, inner.hot.word(), inner.hot.facts.load())
     };
     inner.announce(announced);
     let probe = match admission {
         Admission::Call => 0,
         Admission::Probe(id) => id,
-        Admission::Refused => return Err(inner.reject(inner.hot.facts.load(), now)),
+        Admission::Refused => return Err(inner.reject(facts, now)),
     };
     let timing = if word.has(WATCH) {
         inner.hot.start(now)

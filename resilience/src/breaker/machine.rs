@@ -9,7 +9,8 @@ use std::time::{Duration, SystemTime};
 
 use super::events::EventKind;
 use super::hot::Hot;
-use super::policy::{Consecutive, FailurePolicy, Waits};
+use super::policy::{Consecutive, FailurePolicy, Nothing, Waits};
+use super::probes::Probes;
 use super::report::{Facts, State};
 use super::settings::{Policy, Settings};
 use super::watch::PER_THRESHOLD;
@@ -31,35 +32,24 @@ pub(super) struct Machine {
     generation: u64,
     since: SystemTime,
     reason: Option<Arc<str>>,
-    policy: Rule,
+    policy: Box<dyn FailurePolicy + Send>,
+    /// Failures in a row, where the policy is the one that counts them.
+    row: u32,
+    counts_row: bool,
+    failure_rate: Option<f64>,
     waits: Waits,
     slow_rate: Option<f64>,
     minimum_calls: u32,
-    max_probes: usize,
-    probe_lease: u64,
+    probes: Probes,
     watched: bool,
     /// When the wait ends, and how long it was.
     open_until: u64,
     open_for: Duration,
-    /// In the order in which their leases end.
-    probes: Vec<Probe>,
-    last_probe: u64,
     /// What was in the window when it got another length, and when that was.
     carried: Option<(WindowCounts, u64)>,
     window: u64,
     pub(super) opened: u64,
     sequence: u64,
-}
-
-struct Probe {
-    id: u64,
-    lease_end: u64,
-}
-
-enum Rule {
-    Consecutive(Consecutive),
-    FailureRate(f64),
-    Own(Box<dyn FailurePolicy + Send>),
 }
 
 /// What is to be told, in its place among the breaker's events.
@@ -81,17 +71,17 @@ impl Machine {
             generation: 0,
             since,
             reason: None,
-            policy: Rule::Consecutive(Consecutive::new(1, &waits, 0)),
+            policy: Box::new(Nothing),
+            row: 0,
+            counts_row: false,
+            failure_rate: None,
             open_for: waits.first(),
             waits,
             slow_rate: None,
             minimum_calls: 0,
-            max_probes: 1,
-            probe_lease: 0,
+            probes: Probes::new(),
             watched: false,
             open_until: 0,
-            probes: Vec::new(),
-            last_probe: 0,
             carried: None,
             window: 0,
             opened: 0,
@@ -115,21 +105,23 @@ impl Machine {
             settings;
         let had_window = self.has_window();
         self.waits = self.waits.with_lengths(open_for, longest_open);
+        let row = if self.counts_row { self.row } else { 0 };
+        (self.row, self.counts_row, self.failure_rate) = (0, false, None);
         self.policy = match policy {
             Policy::Consecutive(failures) => {
-                let row = match &self.policy {
-                    Rule::Consecutive(policy) => policy.row(),
-                    Rule::FailureRate(_) | Rule::Own(_) => 0,
-                };
-                Rule::Consecutive(Consecutive::new(failures, &self.waits, row))
+                (self.row, self.counts_row) = (row, true);
+                Box::new(Consecutive::new(failures, &self.waits, row))
             }
-            Policy::FailureRate(share) => Rule::FailureRate(share),
-            Policy::Own(policy) => Rule::Own(policy),
+            Policy::FailureRate(share) => {
+                self.failure_rate = Some(share);
+                Box::new(Nothing)
+            }
+            Policy::Own(policy) => policy,
         };
         self.slow_rate = slow_rate;
         self.minimum_calls = minimum_calls;
-        self.max_probes = usize::try_from(probes).unwrap_or(usize::MAX);
-        self.probe_lease = nanos(probe_lease);
+        self.probes.places = usize::try_from(probes).unwrap_or(usize::MAX);
+        self.probes.lease = nanos(probe_lease);
         self.watched = slow_call.is_some();
         hot.hung_limit.store(hung_calls.map_or(0, u64::from), Ordering::Relaxed);
         // By the new limit, also where this slice was judged by the old one.
@@ -173,19 +165,14 @@ impl Machine {
 
     /// Whether a rate is watched.
     pub(super) fn has_window(&self) -> bool {
-        self.slow_rate.is_some() || matches!(self.policy, Rule::FailureRate(_))
+        self.slow_rate.is_some() || self.failure_rate.is_some()
     }
 
     /// Shows what has become of it to those who don't take the lock.
     fn publish(&self, hot: &Hot) {
-        let settled = match &self.policy {
-            Rule::Consecutive(policy) => policy.is_settled(),
-            Rule::FailureRate(_) => true,
-            Rule::Own(policy) => policy.is_settled(),
-        };
         let mut flags = 0;
         if self.state == State::Closed {
-            flags |= if settled { 0 } else { DIRTY };
+            flags |= if self.policy.is_settled() { 0 } else { DIRTY };
             flags |= if self.has_window() { WINDOW } else { 0 };
             let hung = hot.hung_limit.load(Ordering::Relaxed) > 0 && self.watched;
             flags |= if hung { HUNG } else { 0 };
@@ -207,11 +194,7 @@ impl Machine {
         match self.state {
             State::Closed | State::ForcedClosed => 0,
             State::Open => self.open_until,
-            // Until the leases of those that have to make way have ended.
-            State::HalfOpen => {
-                let last = self.probes.len().checked_sub(self.max_probes);
-                last.map_or(0, |last| self.probes[last].lease_end)
-            }
+            State::HalfOpen => self.probes.free_at(),
             State::ForcedOpen => u64::MAX,
         }
     }
@@ -224,22 +207,18 @@ impl Machine {
         if now < self.refused_until() {
             return (Admission::Refused, None);
         }
-        let kind = if self.state == State::Open {
+        let half_opened = self.state == State::Open;
+        if half_opened {
             self.enter(State::HalfOpen, hot.clock.wall());
-            Some(EventKind::HalfOpened)
-        } else {
-            // Those that hang for longest make way: one, or more where fewer probes than before are
-            // allowed. What they come to is nobody's any more.
-            let in_the_way = (self.probes.len() + 1).saturating_sub(self.max_probes);
-            self.probes.drain(..in_the_way);
-            (in_the_way > 0).then_some(EventKind::ProbeReplaced)
-        };
-        self.last_probe += 1;
-        let probe = Probe { id: self.last_probe, lease_end: now + self.probe_lease };
-        let place = self.probes.partition_point(|other| other.lease_end <= probe.lease_end);
-        self.probes.insert(place, probe);
+        }
+        let (probe, replaced) = self.probes.begin(now);
         self.publish(hot);
-        (Admission::Probe(self.last_probe), kind.map(|kind| self.announce(kind)))
+        let kind = match (half_opened, replaced) {
+            (true, _) => Some(EventKind::HalfOpened),
+            (false, true) => Some(EventKind::ProbeReplaced),
+            (false, false) => None,
+        };
+        (Admission::Probe(probe), kind.map(|kind| self.announce(kind)))
     }
 
     pub(super) fn generation(&self) -> u64 {
@@ -252,11 +231,8 @@ impl Machine {
 
     /// A call succeeded while the policy remembered failures.
     pub(super) fn succeed(&mut self, hot: &Hot) {
-        match &mut self.policy {
-            Rule::Consecutive(policy) => policy.on_success(),
-            Rule::FailureRate(_) => return,
-            Rule::Own(policy) => policy.on_success(),
-        }
+        self.row = 0;
+        self.policy.on_success();
         self.publish(hot);
     }
 
@@ -269,15 +245,12 @@ impl Machine {
         hot: &Hot,
     ) -> Option<Announced> {
         self.reason = Some(reason);
-        let wait = match &mut self.policy {
-            Rule::Consecutive(policy) => policy.on_failure(),
-            Rule::Own(policy) => policy.on_failure(),
-            &mut Rule::FailureRate(share) => {
-                let counts = self.window_counts(now, hot);
-                self.reaches(share, counts.failures, counts.calls).then(|| self.next_wait())
-            }
-        };
-        let wait = wait.or_else(|| if slow { self.slow_wait(now, hot) } else { None });
+        self.row = self.row.saturating_add(1);
+        let wait = self
+            .policy
+            .on_failure()
+            .or_else(|| self.rate_wait(self.failure_rate, |counts| counts.failures, now, hot))
+            .or_else(|| if slow { self.slow_wait(now, hot) } else { None });
         let opened = wait.map(|wait| self.open(wait, now, hot));
         self.publish(hot);
         opened
@@ -306,15 +279,24 @@ impl Machine {
     }
 
     fn slow_wait(&mut self, now: u64, hot: &Hot) -> Option<Duration> {
-        let share = self.slow_rate?;
-        let counts = self.window_counts(now, hot);
-        self.reaches(share, counts.slow, counts.calls).then(|| self.next_wait())
+        self.rate_wait(self.slow_rate, |counts| counts.slow, now, hot)
     }
 
-    fn reaches(&self, share: f64, part: u64, calls: u64) -> bool {
+    /// For how long this rate opens the breaker now, if it does.
+    fn rate_wait(
+        &mut self,
+        rate: Option<f64>,
+        part: impl Fn(WindowCounts) -> u64,
+        now: u64,
+        hot: &Hot,
+    ) -> Option<Duration> {
+        let share = rate?;
+        let counts = self.window_counts(now, hot);
+        let (part, calls) = (part(counts), counts.calls);
         #[expect(clippy::cast_precision_loss, reason = "beyond 2⁵³ calls a rate may be inexact")]
         let reached = part as f64 >= share * calls as f64;
-        part > 0 && calls >= u64::from(self.minimum_calls) && reached
+        let opens = part > 0 && calls >= u64::from(self.minimum_calls) && reached;
+        opens.then(|| self.next_wait())
     }
 
     fn next_wait(&mut self) -> Duration {
@@ -323,8 +305,7 @@ impl Machine {
 
     /// True when this probe's result counts: it holds its place still, which is given back.
     pub(super) fn end_probe(&mut self, id: u64) -> bool {
-        let place = self.probes.iter().position(|probe| probe.id == id);
-        place.map(|place| self.probes.remove(place)).is_some()
+        self.probes.end(id)
     }
 
     /// The place of a probe that says nothing is free.
@@ -333,21 +314,14 @@ impl Machine {
     }
 
     pub(super) fn probe_succeeded(&mut self, now: u64, hot: &Hot) -> Announced {
-        let from = self.state;
         self.close(now, hot);
         self.publish(hot);
-        debug_assert_eq!(from, State::HalfOpen, "probes are of half-open");
         self.announce(EventKind::Closed)
     }
 
     pub(super) fn probe_failed(&mut self, reason: Arc<str>, now: u64, hot: &Hot) -> Announced {
         self.reason = Some(reason);
-        let wait = match &mut self.policy {
-            Rule::Consecutive(policy) => policy.on_failure(),
-            Rule::Own(policy) => policy.on_failure(),
-            Rule::FailureRate(_) => None,
-        };
-        let wait = wait.unwrap_or_else(|| self.next_wait());
+        let wait = self.policy.on_failure().unwrap_or_else(|| self.next_wait());
         let opened = self.open(wait, now, hot);
         self.publish(hot);
         opened
@@ -368,11 +342,8 @@ impl Machine {
         self.enter(State::Closed, hot.clock.wall());
         self.reason = None;
         self.waits.restart();
-        match &mut self.policy {
-            Rule::Consecutive(policy) => policy.on_closed(),
-            Rule::FailureRate(_) => {}
-            Rule::Own(policy) => policy.on_closed(),
-        }
+        self.row = 0;
+        self.policy.on_closed();
         self.empty_window(hot);
         // Calls that began under an earlier generation open nothing, however long they hang.
         hot.watch_era.store(hot.watch_slice(now) + 1, Ordering::Relaxed);

@@ -19,6 +19,7 @@ mod lane;
 mod machine;
 mod permit;
 mod policy;
+mod probes;
 mod report;
 mod settings;
 mod watch;

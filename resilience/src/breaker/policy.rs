@@ -75,10 +75,6 @@ impl Consecutive {
         }
         Self { policy, row }
     }
-
-    pub(super) fn row(&self) -> u32 {
-        self.row
-    }
 }
 
 impl FailurePolicy for Consecutive {
@@ -99,6 +95,24 @@ impl FailurePolicy for Consecutive {
 
     fn is_settled(&self) -> bool {
         self.row == 0
+    }
+}
+
+/// Where no result by itself opens the breaker: rates are judged by the machine, which has the
+/// window.
+pub(super) struct Nothing;
+
+impl FailurePolicy for Nothing {
+    fn on_success(&mut self) {}
+
+    fn on_failure(&mut self) -> Option<Duration> {
+        None
+    }
+
+    fn on_closed(&mut self) {}
+
+    fn is_settled(&self) -> bool {
+        true
     }
 }
 

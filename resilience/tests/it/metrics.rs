@@ -1,9 +1,12 @@
 //! What is published, name by name and label by label.
 
+use std::time::Duration;
+
 use metrics_exporter_prometheus::PrometheusBuilder;
-use resilience::breaker::Breaker;
-use resilience::http::{Client, Context};
+use resilience::http::{Client, Context, ErrorKind};
 use resilience::registry::{Key, Registry};
+use resilience::testkit::ManualClock;
+use resilience::{Breaker, Deadline};
 use serde_json::Value;
 
 use crate::server::{Reaction, Server, answer, json};
@@ -88,12 +91,100 @@ fn publishing_again_follows_the_state_and_counts_nothing_twice() {
     }
 }
 
+#[tokio::test]
+async fn every_count_of_a_bulkhead_and_a_retry_budget_is_published() {
+    let registry = Registry::new();
+    let key = Key::new("billing");
+    let second = Duration::from_secs(1);
+    let clock = ManualClock::new();
+    let bulkhead =
+        registry.bulkhead(&key, 1, |bulkhead| bulkhead.queue(1, second).clock(clock.clone()));
+    let bulkhead = bulkhead.expect("room");
+    let first = bulkhead.try_acquire().expect("free");
+    let mut waiting = Box::pin(bulkhead.acquire(None));
+    assert!(futures_util::poll!(&mut waiting).is_pending());
+    bulkhead.try_acquire().expect_err("taken");
+    bulkhead.acquire(None).await.expect_err("somebody waits already");
+    clock.advance(second / 4);
+    drop(first);
+    let _place = waiting.await.expect("its turn");
+    let budget = registry.retry_budget(&key, |budget| budget.ratio(1.0).floor(0.0));
+    let budget = budget.expect("room");
+    budget.deposit();
+    assert!(budget.withdraw() && !budget.withdraw() && !budget.withdraw());
+    budget.deposit();
+
+    let expected = [
+        r#"resilience_bulkhead_admitted_total{bulkhead="billing"} 2"#,
+        r#"resilience_bulkhead_in_flight{bulkhead="billing"} 1"#,
+        r#"resilience_bulkhead_limit{bulkhead="billing"} 1"#,
+        r#"resilience_bulkhead_queued_total{bulkhead="billing"} 1"#,
+        r#"resilience_bulkhead_rejected_total{bulkhead="billing"} 2"#,
+        r#"resilience_bulkhead_waited_milliseconds_total{bulkhead="billing"} 250"#,
+        r#"resilience_bulkhead_waiting{bulkhead="billing"} 0"#,
+        r#"resilience_retries_total{budget="billing",outcome="denied"} 2"#,
+        r#"resilience_retries_total{budget="billing",outcome="granted"} 1"#,
+        r#"resilience_retry_budget_available{budget="billing"} 1"#,
+    ];
+    assert_eq!(published(|| registry.publish()), expected);
+}
+
+/// How many attempts of each outcome were timed.
+fn timed(samples: &[String]) -> Vec<&str> {
+    let name = "resilience_call_duration_seconds_count";
+    samples.iter().filter_map(|sample| sample.strip_prefix(name)).collect()
+}
+
+fn on_a_runtime(work: impl Future<Output = ()>) {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(work);
+}
+
+#[test]
+fn an_attempt_that_nobody_saw_to_its_end_is_timed_by_who_gave_up() {
+    let samples = published(|| {
+        on_a_runtime(async {
+            let server = Server::always(Reaction::Hang).await;
+            let clock = ManualClock::new();
+            let client = Client::builder("billing", server.url.clone())
+                .timeout(Duration::from_secs(2))
+                .clock(clock.clone())
+                .build(&transport());
+            let deadline = Deadline::after_on(&clock, Duration::from_secs(3));
+            let cx = Context::new().with_deadline(deadline);
+            let call = || Box::pin(client.get("/").fetch::<Value>(&cx));
+            // Given up by its caller.
+            let mut abandoned = call();
+            assert!(futures_util::poll!(&mut abandoned).is_pending());
+            drop(abandoned);
+            // By its own timeout, and by what the deadline then has left.
+            for inherited in [false, true] {
+                let mut late = call();
+                assert!(futures_util::poll!(&mut late).is_pending());
+                clock.advance(Duration::from_secs(2));
+                let error = late.await.expect_err("late");
+                let as_expected = matches!(
+                    error.kind(),
+                    ErrorKind::TimedOut { inherited: found, .. } if *found == inherited
+                );
+                assert!(as_expected, "{error:?}");
+            }
+        });
+    });
+    assert_eq!(
+        timed(&samples),
+        [
+            r#"{dependency="billing",outcome="abandoned"} 1"#,
+            r#"{dependency="billing",outcome="failure"} 1"#,
+            r#"{dependency="billing",outcome="ignored"} 1"#,
+        ]
+    );
+}
+
 #[test]
 fn each_attempt_that_goes_out_is_timed_by_what_it_said() {
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
-    let runtime = runtime.expect("a runtime");
     let samples = published(|| {
-        runtime.block_on(async {
+        on_a_runtime(async {
             let replies = [json(200, "{}"), json(200, "{}"), Reaction::Send(answer(500, &[], ""))];
             let server = Server::start(move |n| std::future::ready(replies[n].clone())).await;
             let breaker = Breaker::builder("billing/read").consecutive_failures(1).build();
@@ -105,15 +196,11 @@ fn each_attempt_that_goes_out_is_timed_by_what_it_said() {
             }
         });
     });
-    let counted: Vec<_> = samples
-        .iter()
-        .filter(|sample| sample.starts_with("resilience_call_duration_seconds_count"))
-        .collect();
     assert_eq!(
-        counted,
+        timed(&samples),
         [
-            r#"resilience_call_duration_seconds_count{dependency="billing",outcome="failure"} 1"#,
-            r#"resilience_call_duration_seconds_count{dependency="billing",outcome="success"} 2"#,
+            r#"{dependency="billing",outcome="failure"} 1"#,
+            r#"{dependency="billing",outcome="success"} 2"#,
         ]
     );
 }
@@ -122,6 +209,8 @@ fn each_attempt_that_goes_out_is_timed_by_what_it_said() {
 fn each_metric_is_described() {
     let registry = Registry::new();
     worn(&registry);
+    let _bulkhead = registry.bulkhead(&Key::new("billing"), 1, |bulkhead| bulkhead);
+    let _budget = registry.retry_budget(&Key::new("billing"), |budget| budget);
     let recorder = PrometheusBuilder::new().build_recorder();
     let shown = recorder.handle();
     metrics::with_local_recorder(&recorder, || {

@@ -194,7 +194,6 @@ impl Pair<'_> {
             }
         }
         let happened: Vec<_> = happened.into_iter().map(|event| change(&event.kind)).collect();
-        for h in &happened {}
         same("events", happened, self.model.changes().into_iter().map(Some).collect())
     }
 }

@@ -4,6 +4,7 @@
 
 mod contract;
 mod effects;
+mod examples;
 mod failures;
 mod http_proxy;
 mod layers;

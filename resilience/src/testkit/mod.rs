@@ -1,4 +1,5 @@
-//! For tests, ours and yours: time that is turned by hand.
+//! For tests, ours and yours: virtual time, a network that breaks, a reference model.
+#![doc = include_str!("../../docs/testkit.md")]
 
 mod clock;
 #[cfg(feature = "testkit")]

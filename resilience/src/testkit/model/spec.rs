@@ -34,7 +34,7 @@ pub enum Policy {
 }
 
 impl Spec {
-    /// The same for a breaker: [`BreakerBuilder::settings`](crate::BreakerBuilder::settings),
+    /// The same for a breaker: [`BreakerBuilder::settings`](crate::breaker::BreakerBuilder::settings),
     /// [`Breaker::reconfigure`](crate::Breaker::reconfigure).
     pub fn settings(&self) -> Settings {
         let settings = Settings::new()

@@ -53,6 +53,8 @@ pub mod terms {}
 pub mod testkit;
 #[cfg(feature = "pipeline")]
 mod timer;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use breaker::{Breaker, FailurePolicy, Permit, Rejection, Settings, Snapshot, State};
 #[cfg(feature = "pipeline")]

@@ -1,10 +1,10 @@
 //! Claims, passed on to Warehouse and decided by Warranty.
 
 use serde_json::json;
+use service::testing::network::{Act, DEFECT, RUBBISH};
 use service::testing::{assert_envelope, until};
 use uuid::Uuid;
 
-use crate::proxy::{Act, DEFECT, RUBBISH};
 use crate::world::{SHORT, SOON, STOCK, World, assert_blames};
 
 #[tokio::test]
@@ -82,7 +82,7 @@ async fn a_claim_whose_answer_was_lost_is_decided_once() {
 
 #[tokio::test]
 async fn a_warehouse_that_fails_is_blamed_whatever_way_it_fails() {
-    let mut world = World::with(SHORT).await;
+    let world = World::with(SHORT).await;
     let order = world.placed(Uuid::new_v4()).await;
     for act in [Act::Reset, DEFECT, RUBBISH, Act::Hang] {
         // The breaker may still be open, or probing: that is the same to the user.
@@ -106,7 +106,7 @@ async fn a_warehouse_that_fails_is_blamed_whatever_way_it_fails() {
 
 #[tokio::test]
 async fn a_chain_that_is_broken_at_warranty_does_not_open_the_breaker_on_warehouse() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let user = Uuid::new_v4();
     let order = world.placed(user).await;
     world.warranty.proxy.down().await;

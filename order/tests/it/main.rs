@@ -7,7 +7,6 @@ mod claims;
 mod orders;
 mod outage;
 mod plumbing;
-mod proxy;
 mod races;
 mod repeats;
 mod returns;

@@ -2,10 +2,10 @@
 
 use order::MIGRATIONS;
 use service::cluster::testing::TestCluster;
+use service::testing::network::Act;
 use service::testing::{assert_envelope, plumbing, until};
 use uuid::Uuid;
 
-use crate::proxy::{Act, Gate};
 use crate::world::{SHORT, SOON, STOCK, World, wish_as};
 
 /// Failing fast is the point here.
@@ -16,15 +16,15 @@ async fn a_placing_that_loses_its_database_is_undone_or_kept_as_a_whole() {
     let cluster = TestCluster::dedicated();
     let database = cluster.database("order", |url| service::migrate::up(url, &MIGRATIONS));
     let world = World::on(database, &[SHORT, FAST].concat()).await;
-    let (user, order, gate) = (Uuid::new_v4(), Uuid::new_v4(), Gate::default());
-    world.warranty.proxy.once("POST", Act::Hold(gate.clone()));
+    let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
+    let held = world.warranty.proxy.once("POST", Act::Hold);
     let placing = tokio::spawn(world.place(user, &wish_as(order)).send());
     until(SOON, "it is at its last step", async || {
         (world.warranty.proxy.count("POST") == 1).then_some(())
     })
     .await;
     cluster.stop();
-    gate.open();
+    held.release();
     let failed = placing.await.unwrap();
     assert_envelope(&failed, 503, "database_unavailable");
     assert_eq!(failed.header("x-failed-dependency"), None);

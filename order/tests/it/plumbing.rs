@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use service::testing::bad_input::{Route, check, no_text, no_uuid};
+use service::testing::network::Seen;
 use service::testing::{operator, plumbing};
 use uuid::Uuid;
 
@@ -140,7 +141,7 @@ async fn the_request_id_and_the_trace_go_on_to_the_other_systems() {
     assert_eq!(answer.header("x-request-id"), Some("mine-1!"));
     answer.ok();
     for party in [&world.warehouse, &world.warranty] {
-        for head in party.proxy.heads() {
+        for Seen { head, .. } in party.proxy.seen() {
             assert!(head.contains("\r\nx-request-id: mine-1!\r\n"), "{head}");
             assert!(
                 head.contains("\r\ntraceparent: 00-4bf92f3577b34da6a3ce929d0e0e4736-"),

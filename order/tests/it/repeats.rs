@@ -3,11 +3,11 @@
 use std::time::Duration;
 
 use serde_json::json;
+use service::testing::network::Act;
 use service::testing::{assert_envelope, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::proxy::{Act, Gate};
 use crate::world::{ORDERS, SHORT, SOON, STOCK, World, assert_blames, uid, wish, wish_as};
 
 #[tokio::test]
@@ -67,7 +67,7 @@ async fn a_final_refusal_is_remembered() {
 
 #[tokio::test]
 async fn after_a_rollback_the_same_key_acts_anew() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let user = Uuid::new_v4();
     world.warranty.proxy.down().await;
     let failed = world.place(user, &wish()).key("k").send().await;
@@ -109,8 +109,8 @@ async fn until_a_rollback_is_confirmed_the_same_key_says_that_it_is_pending() {
 #[tokio::test]
 async fn a_key_that_is_being_worked_on_is_409_and_taken_over_when_its_holder_is_dead() {
     let world = World::start().await;
-    let (user, gate) = (Uuid::new_v4(), Gate::default());
-    world.warranty.proxy.once("POST", Act::Hold(gate.clone()));
+    let user = Uuid::new_v4();
+    let held = world.warranty.proxy.once("POST", Act::Hold);
     let first = tokio::spawn(world.place(user, &wish()).key("k").send());
     until(SOON, "it is at its last step", async || {
         (world.warranty.proxy.count("POST") == 1).then_some(())
@@ -122,7 +122,7 @@ async fn a_key_that_is_being_worked_on_is_409_and_taken_over_when_its_holder_is_
     // As if it had been silent for as long as a crash is.
     world.order.execute("UPDATE idempotency SET lease_until = now() - interval '1 second'");
     let second = world.place(user, &wish()).key("k").send().await.ok();
-    gate.open();
+    held.release();
     // It was only slow: both have placed the same order.
     assert_eq!(first.await.unwrap().ok(), second);
     assert_eq!((world.effects(), world.left()), ((1, 1, 1), STOCK - 1));
@@ -150,8 +150,8 @@ async fn requests_with_the_same_key_at_once_place_one_order() {
 #[tokio::test]
 async fn a_client_that_goes_away_changes_nothing() {
     let world = World::start().await;
-    let (user, order, gate) = (Uuid::new_v4(), Uuid::new_v4(), Gate::default());
-    world.warranty.proxy.once("POST", Act::Hold(gate.clone()));
+    let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
+    let held = world.warranty.proxy.once("POST", Act::Hold);
     let placing = world.place(user, &wish_as(order)).key("k").send();
     let placing = tokio::spawn(tokio::time::timeout(Duration::from_secs(10), placing));
     until(SOON, "it is at its last step", async || {
@@ -160,7 +160,7 @@ async fn a_client_that_goes_away_changes_nothing() {
     .await;
     placing.abort();
     assert!(placing.await.unwrap_err().is_cancelled());
-    gate.open();
+    held.release();
     until(SOON, "it is carried out all the same", async || {
         (world.get(user, order).send().await.status == 200).then_some(())
     })

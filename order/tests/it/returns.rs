@@ -1,11 +1,11 @@
 //! Returning orders: as it goes well, and where it goes back or forward when it doesn't.
 
 use serde_json::{Value, json};
+use service::testing::network::{Act, DEFECT, ENDING, RUBBISH, Rule};
 use service::testing::{Response, assert_envelope, until};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::proxy::{Act, DEFECT, ENDING, Gate, RUBBISH};
 use crate::world::{Party, SHORT, SOON, STOCK, World, assert_blames};
 
 /// An order, and the warranty of its item, which is used already.
@@ -75,7 +75,7 @@ async fn a_return_closes_the_warranty_gives_the_item_back_and_marks_the_order() 
 
 #[tokio::test]
 async fn repeating_a_return_is_204_and_asks_nobody() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let bought = Bought::from(&world).await;
     world.give_back(bought.order).send().await.no_content();
     world.warehouse.proxy.down().await;
@@ -96,7 +96,7 @@ async fn an_unknown_order_is_404_and_asks_nobody() {
 
 #[tokio::test]
 async fn an_item_that_surely_was_not_given_back_reopens_the_warranty_exactly() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let bought = Bought::from(&world).await;
     world.warehouse.proxy.down().await;
     let failed = world.give_back(bought.order).send().await;
@@ -184,12 +184,11 @@ async fn a_close_whose_outcome_is_unknown_is_undone_exactly() {
 async fn a_close_that_arrives_after_its_undo_does_nothing() {
     let world = World::with(SHORT).await;
     let bought = Bought::from(&world).await;
-    let gate = Gate::default();
-    world.warranty.proxy.once("DELETE", Act::Hold(gate.clone()));
+    let held = world.warranty.proxy.once("DELETE", Act::Hold);
     let failed = world.give_back(bought.order).send().await;
     assert_blames(&failed, "rolled_back", "warranty");
     bought.is_as_before(&world).await;
-    gate.open();
+    held.release();
     until(SOON, "the close arrives", async || {
         let seen = world.warranty.proxy.seen();
         seen.iter().any(|seen| seen.method == "DELETE" && seen.status == Some(204)).then_some(())
@@ -201,7 +200,7 @@ async fn a_close_that_arrives_after_its_undo_does_nothing() {
 
 #[tokio::test]
 async fn a_warranty_that_is_down_leaves_all_as_it_was() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let bought = Bought::from(&world).await;
     world.warranty.proxy.down().await;
     let failed = world.give_back(bought.order).send().await;
@@ -214,7 +213,7 @@ async fn a_warranty_that_is_down_leaves_all_as_it_was() {
 
 #[tokio::test]
 async fn a_warranty_that_cannot_be_reopened_at_once_is_reopened_later() {
-    let mut world = World::with(SHORT).await;
+    let world = World::with(SHORT).await;
     let bought = Bought::from(&world).await;
     world.warehouse.proxy.down().await;
     world.warranty.proxy.on("POST", Act::Reset);
@@ -245,30 +244,29 @@ async fn an_item_without_a_warranty_is_returned_all_the_same() {
     assert_eq!(world.left(), STOCK);
 }
 
-/// A return that gets as far as this gate at Warranty or Warehouse, and is then silent for as long
-/// as one whose process has died.
-async fn silent(world: &World, party: &Party, bought: &Bought) -> (Gate, JoinHandle<Response>) {
-    let gate = Gate::default();
-    party.proxy.once("DELETE", Act::Hold(gate.clone()));
+/// A return that is held at Warranty or Warehouse, and is silent for as long as one whose process
+/// has died.
+async fn silent(world: &World, party: &Party, bought: &Bought) -> (Rule, JoinHandle<Response>) {
+    let held = party.proxy.once("DELETE", Act::Hold);
     let returning = tokio::spawn(world.give_back(bought.order).send());
     until(SOON, "it is on its way", async || (party.proxy.count("DELETE") == 1).then_some(()))
         .await;
     world.order.execute("UPDATE returns SET lease_until = now() - interval '1 second'");
-    (gate, returning)
+    (held, returning)
 }
 
 #[tokio::test]
 async fn the_next_return_undoes_what_a_crash_left_before_the_pivot() {
     let world = World::start().await;
     let bought = Bought::from(&world).await;
-    let (gate, silent) = silent(&world, &world.warranty, &bought).await;
+    let (held, silent) = silent(&world, &world.warranty, &bought).await;
     // Warehouse says no, so all must be what it was before the crash.
     world.warehouse.proxy.on("DELETE", ENDING);
     let failed = world.give_back(bought.order).send().await;
     assert_blames(&failed, "rolled_back", "warehouse");
     bought.is_as_before(&world).await;
     // It was only slow: it finds out, and does nothing more.
-    gate.open();
+    held.release();
     assert_envelope(&silent.await.unwrap(), 409, "idempotency_in_progress");
     bought.is_as_before(&world).await;
     world.warehouse.proxy.heal();
@@ -279,10 +277,10 @@ async fn the_next_return_undoes_what_a_crash_left_before_the_pivot() {
 async fn the_next_return_completes_what_a_crash_left_behind_the_pivot() {
     let world = World::start().await;
     let bought = Bought::from(&world).await;
-    let (gate, silent) = silent(&world, &world.warehouse, &bought).await;
+    let (held, silent) = silent(&world, &world.warehouse, &bought).await;
     world.give_back(bought.order).send().await.no_content();
     bought.is_returned(&world).await;
-    gate.open();
+    held.release();
     silent.await.unwrap().no_content();
     bought.is_returned(&world).await;
     // Closed once, and never re-opened.

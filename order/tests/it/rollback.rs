@@ -3,10 +3,10 @@
 use std::time::{Duration, Instant};
 
 use serde_json::json;
+use service::testing::network::{Act, DEFECT, ENDING, RUBBISH};
 use service::testing::{assert_envelope, until};
 use uuid::Uuid;
 
-use crate::proxy::{Act, DEFECT, ENDING, Gate, RUBBISH};
 use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, wish, wish_as};
 
 /// Not found, not listed, and nothing is held for it.
@@ -20,7 +20,7 @@ async fn never_was(world: &World, user: Uuid, order: Uuid) {
 
 #[tokio::test]
 async fn an_order_is_rolled_back_when_warehouse_is_down() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     world.warehouse.proxy.down().await;
     let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
     let failed = world.place(user, &wish_as(order)).send().await;
@@ -31,7 +31,7 @@ async fn an_order_is_rolled_back_when_warehouse_is_down() {
 
 #[tokio::test]
 async fn an_order_is_rolled_back_when_warranty_is_down() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     world.warranty.proxy.down().await;
     let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
     let failed = world.place(user, &wish_as(order)).send().await;
@@ -71,11 +71,11 @@ async fn a_step_whose_outcome_is_unknown_is_undone_as_well() {
 async fn a_step_that_arrives_after_its_undo_has_no_effect() {
     let world = World::with(SHORT).await;
     for (party, name) in [(&world.warehouse, "warehouse"), (&world.warranty, "warranty")] {
-        let (user, order, gate) = (Uuid::new_v4(), Uuid::new_v4(), Gate::default());
-        party.proxy.once("POST", Act::Hold(gate.clone()));
+        let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
+        let held = party.proxy.once("POST", Act::Hold);
         let failed = world.place(user, &wish_as(order)).send().await;
         assert_blames(&failed, "rolled_back", name);
-        gate.open();
+        held.release();
         until(SOON, "the late step is refused", async || {
             let seen = party.proxy.seen();
             seen.iter().any(|seen| seen.method == "POST" && seen.status == Some(409)).then_some(())
@@ -130,8 +130,8 @@ async fn a_system_that_never_answers_costs_its_timeouts_and_is_rolled_back_when_
 #[tokio::test]
 async fn an_order_is_not_to_be_seen_before_it_is_committed() {
     let world = World::start().await;
-    let (user, order, gate) = (Uuid::new_v4(), Uuid::new_v4(), Gate::default());
-    world.warranty.proxy.once("POST", Act::Hold(gate.clone()));
+    let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
+    let held = world.warranty.proxy.once("POST", Act::Hold);
     let placing = tokio::spawn(world.place(user, &wish_as(order)).send());
     until(SOON, "it is at its last step", async || {
         (world.warranty.proxy.count("POST") == 1).then_some(())
@@ -142,7 +142,7 @@ async fn an_order_is_not_to_be_seen_before_it_is_committed() {
     assert_eq!(world.list(user).send().await.ok(), json!([]));
     assert_envelope(&world.claim(order, "x").send().await, 404, "order_not_found");
     assert_envelope(&world.give_back(order).send().await, 404, "order_not_found");
-    gate.open();
+    held.release();
     placing.await.unwrap().ok();
     assert_eq!(world.get(user, order).send().await.ok()["status"], "PAID");
 }
@@ -177,7 +177,7 @@ async fn an_open_breaker_refuses_at_once_and_says_why_and_for_how_long() {
 
 #[tokio::test]
 async fn a_healed_system_is_found_again_after_one_open_wait() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let user = Uuid::new_v4();
     world.warranty.proxy.down().await;
     for _ in 0..5 {

@@ -1,10 +1,10 @@
 //! The undo of a placing whose outcome the caller does not know.
 
 use serde_json::json;
+use service::testing::network::Act;
 use service::testing::{assert_envelope, until};
 use uuid::Uuid;
 
-use crate::proxy::{Act, Gate};
 use crate::world::{SHORT, SOON, STOCK, World, assert_blames, wish_as};
 
 #[tokio::test]
@@ -61,12 +61,11 @@ async fn an_order_that_was_refunded_stays() {
 async fn an_undo_that_overtakes_the_placing_wins_and_leaves_nothing() {
     let world = World::start().await;
     // While its last step is still on its way, and when only its answer is.
-    let (late, done) = (Gate::default(), Gate::default());
-    for (gate, act) in [(late.clone(), Act::Hold(late)), (done.clone(), Act::HoldAnswer(done))] {
+    for act in [Act::Hold, Act::HoldAnswer] {
         let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
-        let answered = matches!(act, Act::HoldAnswer(_));
+        let answered = act == Act::HoldAnswer;
         world.warranty.proxy.forget();
-        world.warranty.proxy.once("POST", act);
+        let held = world.warranty.proxy.once("POST", act);
         let placing = tokio::spawn(world.place(user, &wish_as(order)).send());
         until(SOON, "it is at its last step", async || {
             let seen = world.warranty.proxy.seen();
@@ -75,7 +74,7 @@ async fn an_undo_that_overtakes_the_placing_wins_and_leaves_nothing() {
         })
         .await;
         world.give_back(order).compensate().send().await.no_content();
-        gate.open();
+        held.release();
         assert_envelope(&placing.await.unwrap(), 409, "already_undone");
         world.is_as_before().await;
         assert_envelope(&world.get(user, order).send().await, 404, "order_not_found");

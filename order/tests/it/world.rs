@@ -8,12 +8,11 @@ use diesel_migrations::EmbeddedMigrations;
 use serde_json::{Value, json};
 use service::cli::Shutdown;
 use service::cluster::testing::TestDatabase;
+use service::testing::network::HttpProxy;
 use service::testing::{Call, Client, Response, TestServer, assert_envelope, config, sql, until};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
-
-use crate::proxy::Proxy;
 
 pub(crate) const ORDERS: &str = "/api/v1/orders";
 
@@ -46,7 +45,7 @@ pub(crate) const SHORT: &[(&str, &str)] = &[
 /// One of the services, and how the others get to it.
 pub(crate) struct Party {
     pub(crate) client: Client,
-    pub(crate) proxy: Proxy,
+    pub(crate) proxy: HttpProxy,
     pub(crate) server: TestServer,
     pub(crate) database_url: String,
 }
@@ -81,7 +80,7 @@ impl Party {
         Fut: Future<Output = anyhow::Result<()>> + Send + 'static,
     {
         let server = TestServer::start(run(url)).await;
-        let proxy = Proxy::new(server.url());
+        let proxy = HttpProxy::new(server.url());
         Self { client: server.client(), proxy, server, database_url: url.to_owned() }
     }
 

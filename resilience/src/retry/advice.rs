@@ -65,6 +65,15 @@ impl Advice {
         self
     }
 
+    /// For an attempt that can't be followed by another one.
+    #[cfg(feature = "tower")]
+    pub(crate) fn for_the_last(mut self) -> Self {
+        if self.is_retry() {
+            self.kind = Kind::Never;
+        }
+        self
+    }
+
     /// Whether another attempt may end better.
     pub const fn is_retry(self) -> bool {
         matches!(self.kind, Kind::Retry)

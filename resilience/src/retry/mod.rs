@@ -17,7 +17,7 @@ pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 
 use crate::call::{Attempt, Call, Idempotency};
 use crate::clock::{Clock, SystemClock};
-use crate::deadline::LEAST;
+use crate::deadline::{Deadline, LEAST};
 
 /// A loop that makes a call again while that is worth it, allowed, and paid for.
 ///
@@ -157,7 +157,7 @@ impl Retry {
         mut op: impl FnMut(Attempt) -> F,
     ) -> Result<T, E> {
         let mut now = self.clock.now();
-        let mut run = self.begin(call, now);
+        let mut run = self.begin(&call, now);
         loop {
             let attempt = Attempt {
                 number: run.attempt,
@@ -179,8 +179,15 @@ impl Retry {
         }
     }
 
-    pub(crate) fn begin(&self, call: Call, now: Instant) -> Run<'_> {
-        Run { retry: self, call, started: now, attempt: 1, delays: None }
+    pub(crate) fn begin(&self, call: &Call, now: Instant) -> Run<'_> {
+        Run {
+            retry: self,
+            idempotent: call.idempotency == Idempotency::Idempotent,
+            deadline: call.deadline,
+            started: now,
+            attempt: 1,
+            delays: None,
+        }
     }
 }
 
@@ -198,7 +205,8 @@ impl fmt::Debug for Retry {
 /// The attempts at one call: decides, and neither calls nor waits.
 pub(crate) struct Run<'a> {
     retry: &'a Retry,
-    call: Call,
+    idempotent: bool,
+    deadline: Option<Deadline>,
     started: Instant,
     /// The number of the present attempt.
     attempt: u32,
@@ -210,8 +218,7 @@ impl Run<'_> {
     /// The moment of the next attempt, after one that ended like this; none if there is to be none.
     pub(crate) fn next(&mut self, advice: Advice, now: Instant) -> Option<Instant> {
         let retry = self.retry;
-        let idempotent = self.call.idempotency == Idempotency::Idempotent;
-        if !advice.is_retry() || !(idempotent || advice.is_without_effect()) {
+        if !advice.is_retry() || !(self.idempotent || advice.is_without_effect()) {
             return None;
         }
         if self.attempt >= retry.attempts {
@@ -228,7 +235,7 @@ impl Run<'_> {
         if moment > self.started + retry.longest {
             return None;
         }
-        if self.call.deadline.is_some_and(|deadline| deadline.remaining_at(moment) < LEAST) {
+        if self.deadline.is_some_and(|deadline| deadline.remaining_at(moment) < LEAST) {
             return None;
         }
         let dependency = retry.budget.name();

@@ -6,6 +6,8 @@ mod contract;
 mod effects;
 mod examples;
 mod failures;
+mod http_proxy;
+mod layers;
 mod metrics;
 mod model;
 mod proxy;
@@ -15,6 +17,7 @@ mod rollback;
 mod server;
 mod subscriber;
 mod tls;
+mod tower;
 
 use resilience::http::{Client, Transport, TransportConfig};
 use url::Url;

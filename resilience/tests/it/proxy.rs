@@ -25,7 +25,7 @@ impl Echo {
             while let Ok((mut stream, _)) = listener.accept().await {
                 let tell = tell.clone();
                 tokio::spawn(async move {
-                    let mut buffer = [0; 64 * 1024];
+                    let mut buffer = vec![0; 64 * 1024];
                     while let Ok(length @ 1..) = stream.read(&mut buffer).await {
                         let _ = tell.send(buffer[..length].to_vec());
                         if stream.write_all(&buffer[..length]).await.is_err() {

@@ -3,12 +3,22 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use service::testing::network::{Act, DEFECT, HALF, NOT_FOUND, RUBBISH};
 use service::testing::{Response, assert_envelope};
 
 use crate::outage::read_is_right;
-use crate::world::proxy::{BROKEN, Fault};
 use crate::world::shop::{Promise as _, prompt, within};
 use crate::world::{Part, World};
+
+/// What is wrong with a dependency that is broken without being away.
+static BROKEN: [(&str, Act); 6] = [
+    ("silent", Act::Late),
+    ("resetting", Act::Reset),
+    ("answering 500", DEFECT),
+    ("answering HTML 200", RUBBISH),
+    ("answering half a JSON", HALF),
+    ("answering HTML 404", NOT_FOUND),
+];
 
 /// Enough calls at once to open every breaker.
 const SEVERAL: usize = 4;
@@ -20,7 +30,7 @@ async fn warehouse_that_resets_or_answers_500_is_handled_as_one_that_is_down() {
 
 #[tokio::test]
 async fn warranty_that_hangs_or_answers_html_is_handled_as_one_that_is_down() {
-    faulty(Part::Warranty, &[BROKEN[0], BROKEN[3]]).await;
+    faulty(Part::Warranty, [&BROKEN[0], &BROKEN[3]]).await;
 }
 
 #[tokio::test]
@@ -35,14 +45,14 @@ async fn every_fault_of_every_service_is_handled_as_one_that_is_down() {
         .await;
 }
 
-async fn faulty(part: Part, faults: &[(&str, Fault)]) {
+async fn faulty(part: Part, faults: impl IntoIterator<Item = &'static (&'static str, Act)>) {
     let world = World::plan().proxied(part).impatient().start().await;
     for (name, fault) in faults {
         eprintln!("{part:?} is {name}");
         let [seen, refunded] = <[_; 2]>::try_from(world.bought_many(2).await).unwrap();
         let before = world.get(seen).send().await.ok();
         let paid = world.paid();
-        let hits = world.proxy(part).breaks(*fault);
+        let met = world.proxy(part).on("*", fault.clone());
 
         // First, so that no breaker is open: what it does can't be taken back before it heals.
         is_one_of(&prompt(world.buy()).await, &["rollback_pending"], part);
@@ -55,7 +65,7 @@ async fn faulty(part: Part, faults: &[(&str, Fault)]) {
             is_one_of(&answer[1], &["rolled_back", "rollback_pending"], part);
             is_one_of(&answer[2], &["dependency_unavailable"], part);
         }
-        assert!(hits.count() > 0);
+        assert!(met.hits() > 0);
 
         world.proxy(part).heal();
         let bought = world.works_again(Instant::now()).await;
@@ -80,10 +90,10 @@ fn is_one_of(answer: &Response, codes: &[&str], part: Part) {
 async fn hung_warranty_costs_a_list_one_timeout_and_not_one_per_order() {
     let world = World::plan().proxied(Part::Warranty).start().await;
     world.bought_many(20).await;
-    let hits = world.proxy(Part::Warranty).breaks(Fault::Silence);
+    let met = world.proxy(Part::Warranty).on("*", Act::Late);
     // The timeout is 400 ms.
     let list = within(Duration::from_millis(800), world.list()).await;
-    assert_eq!(hits.count(), 1);
+    assert_eq!(met.hits(), 1);
     let list = list.ok();
     assert_eq!(list.as_array().unwrap().len(), 20);
     for element in list.as_array().unwrap() {

@@ -3,12 +3,12 @@
 use std::time::Duration;
 
 use serde_json::json;
+use service::testing::network::Act;
 use service::testing::{Call, Response, assert_envelope, until};
 use uuid::Uuid;
 
-use crate::world::proxy::Fault;
 use crate::world::shop::{ALEX, MODEL, Promise as _, path, prompt};
-use crate::world::{Part, RECOVERY, World};
+use crate::world::{Part, RECOVERY, World, met, served};
 
 /// How long a crash keeps a key, or an order's return: a lease of 4 s, and some time for the request.
 const LEASE: Duration = RECOVERY;
@@ -100,10 +100,10 @@ async fn retry_while_running_is_told_so() {
     let world = World::plan().proxied(Part::Order).start().await;
     let order = world.bought().await;
     let proxy = world.proxy(Part::Order);
-    for (step, call) in ACTS {
-        let held = proxy.once(step, Fault::Hold);
+    for (step, call) in OPERATIONS {
+        let held = proxy.once(step, Act::Hold);
         let retry = async {
-            held.first().await;
+            met(&held).await;
             let told = prompt(call(&world, order).key("k")).await;
             assert_envelope(&told, 409, "idempotency_in_progress");
             proxy.heal();
@@ -115,10 +115,10 @@ async fn retry_while_running_is_told_so() {
 }
 
 /// Something with an effect on an order.
-type Act = fn(&World, Uuid) -> Call;
+type Operation = fn(&World, Uuid) -> Call;
 
 /// What they ask of Order.
-const ACTS: [(&str, Act); 3] = [
+const OPERATIONS: [(&str, Operation); 3] = [
     ("POST /api/v1/orders/", |world, _| world.buy()),
     ("POST /api/v1/orders/", World::claim),
     ("DELETE /api/v1/orders/", World::refund),
@@ -145,9 +145,9 @@ async fn store_crashes_while_a_purchase_runs_and_the_same_key_makes_one_order() 
         [(Part::Order, "POST /api/v1/orders/"), (Part::Warehouse, "POST /api/v1/warehouse")]
     {
         let world = World::plan().proxied(part).start().await;
-        let held = world.proxy(part).once(step, Fault::Hold);
+        let held = world.proxy(part).once(step, Act::Hold);
         let crash = async {
-            held.first().await;
+            met(&held).await;
             world.kill(Part::Store).await;
         };
         let (cut, ()) = tokio::join!(world.buy().key("k").try_send(), crash);
@@ -163,9 +163,9 @@ async fn store_crashes_while_a_purchase_runs_and_the_same_key_makes_one_order() 
 #[tokio::test]
 async fn key_taken_over_while_order_is_away_is_not_given_back_for_a_second_order() {
     let world = World::plan().proxied(Part::Warehouse).impatient().start().await;
-    let held = world.proxy(Part::Warehouse).once("POST /api/v1/warehouse", Fault::Hold);
+    let held = world.proxy(Part::Warehouse).once("POST /api/v1/warehouse", Act::Hold);
     let crash = async {
-        held.first().await;
+        met(&held).await;
         world.kill(Part::Store).await;
         world.proxy(Part::Warehouse).heal();
     };
@@ -190,9 +190,9 @@ async fn key_taken_over_while_order_is_away_is_not_given_back_for_a_second_order
 #[tokio::test]
 async fn order_crashes_while_a_purchase_runs_and_the_same_key_makes_one_order() {
     let world = World::plan().proxied(Part::Warehouse).impatient().start().await;
-    let held = world.proxy(Part::Warehouse).once("POST /api/v1/warehouse", Fault::Hold);
+    let held = world.proxy(Part::Warehouse).once("POST /api/v1/warehouse", Act::Hold);
     let crash = async {
-        held.first().await;
+        met(&held).await;
         world.kill(Part::Order).await;
     };
     let (answer, ()) = tokio::join!(prompt(world.buy().key("k")), crash);
@@ -201,7 +201,7 @@ async fn order_crashes_while_a_purchase_runs_and_the_same_key_makes_one_order() 
     // Late, before or after the undo.
     world.proxy(Part::Warehouse).heal();
     let order = in_the_end(LEASE, || world.buy().key("k")).await.bought();
-    held.served(1).await;
+    served(&held, 1).await;
     world.settles_with(&[order]).await;
 }
 
@@ -210,9 +210,9 @@ async fn claim_survives_a_crash_of_store_and_of_order_and_is_decided_once() {
     for part in [Part::Store, Part::Order] {
         let world = World::plan().proxied(Part::Warehouse).impatient().start().await;
         let order = world.bought().await;
-        let held = world.proxy(Part::Warehouse).once("POST /api/v1/warehouse/", Fault::Hold);
+        let held = world.proxy(Part::Warehouse).once("POST /api/v1/warehouse/", Act::Hold);
         let crash = async {
-            held.first().await;
+            met(&held).await;
             world.kill(part).await;
         };
         let (answer, ()) = tokio::join!(world.claim(order).key("k").try_send(), crash);
@@ -221,7 +221,7 @@ async fn claim_survives_a_crash_of_store_and_of_order_and_is_decided_once() {
             _ => answer.unwrap().blames("dependency_unavailable", Part::Order),
         }
         world.proxy(Part::Warehouse).heal();
-        held.served(1).await;
+        served(&held, 1).await;
         world.restart(part).await;
         // Order's own lease on the claim comes first.
         let decided = in_the_end(LEASE * 2, || world.claim(order).key("k")).await.ok();
@@ -243,9 +243,9 @@ async fn refund_survives_a_crash_of_store_and_of_order_before_and_behind_its_piv
         let plan = World::plan().proxied(Part::Warehouse).proxied(Part::Warranty);
         let world = plan.impatient().start().await;
         let order = world.bought().await;
-        let held = world.proxy(part).once(step, Fault::Hold);
+        let held = world.proxy(part).once(step, Act::Hold);
         let crash = async {
-            held.first().await;
+            met(&held).await;
             world.kill(crashing).await;
         };
         let (answer, ()) = tokio::join!(world.refund(order).key("k").try_send(), crash);
@@ -254,7 +254,7 @@ async fn refund_survives_a_crash_of_store_and_of_order_before_and_behind_its_piv
             _ => answer.unwrap().blames("outcome_unknown", Part::Order),
         }
         world.proxy(part).heal();
-        held.served(1).await;
+        served(&held, 1).await;
         world.restart(crashing).await;
         in_the_end(LEASE, || world.refund(order).key("k")).await.no_content();
         assert_eq!(world.left(MODEL), 10_000);

@@ -2,11 +2,14 @@
 
 use std::time::{Duration, Instant};
 
+use service::testing::network::Act;
 use service::testing::until;
 
-use crate::world::proxy::Fault;
 use crate::world::shop::{MODEL, Promise as _, prompt};
-use crate::world::{Part, World};
+use crate::world::{Part, World, served};
+
+/// It is carried out, and its reply is cut off in the status line.
+const LOST: Act = Act::CutAnswer(12);
 
 const PLACE: &str = "POST /api/v1/orders/";
 const RETURN: &str = "DELETE /api/v1/orders/";
@@ -24,9 +27,9 @@ async fn world() -> World {
 async fn purchase_is_undone_whichever_reply_is_lost() {
     let world = world().await;
     for (part, step) in [(Part::Order, PLACE), (Part::Warehouse, TAKE), (Part::Warranty, START)] {
-        let lost = world.proxy(part).once(step, Fault::LoseReply);
+        let lost = world.proxy(part).once(step, LOST);
         prompt(world.buy()).await.blames("rolled_back", part);
-        assert_eq!(lost.count(), 1, "{step}");
+        assert_eq!(lost.hits(), 1, "{step}");
         // Confirmed: nothing is left at once.
         world.settles_with(&[]).await;
     }
@@ -42,12 +45,10 @@ async fn purchase_is_undone_when_the_reply_to_its_undo_is_lost_too() {
         (Part::Warehouse, TAKE, GIVE_BACK),
         (Part::Warranty, START, CLOSE),
     ] {
-        let (lost, undo_lost) = (
-            world.proxy(part).once(step, Fault::LoseReply),
-            world.proxy(part).once(undo, Fault::LoseReply),
-        );
+        let (lost, undo_lost) =
+            (world.proxy(part).once(step, LOST), world.proxy(part).once(undo, LOST));
         let answer = prompt(world.buy()).await;
-        assert_eq!((lost.count(), undo_lost.count()), (1, 1), "{step}");
+        assert_eq!((lost.hits(), undo_lost.hits()), (1, 1), "{step}");
         // Repeated within the budget, or later.
         let code = answer.json()["code"].as_str().unwrap().to_owned();
         assert!(["rolled_back", "rollback_pending"].contains(&code.as_str()), "{answer:?}");
@@ -60,15 +61,15 @@ async fn purchase_is_undone_when_the_reply_to_its_undo_is_lost_too() {
 async fn call_that_arrives_after_its_undo_does_nothing() {
     let world = world().await;
     for (part, step) in [(Part::Order, PLACE), (Part::Warehouse, TAKE), (Part::Warranty, START)] {
-        let held = world.proxy(part).once(step, Fault::Hold);
+        let held = world.proxy(part).once(step, Act::Hold);
         let answer = prompt(world.buy()).await;
         // Waiting for Order leaves little time to wait for its undo.
         let pending = part == Part::Order && answer.json()["code"] == "rollback_pending";
         answer.blames(if pending { "rollback_pending" } else { "rolled_back" }, part);
-        assert_eq!(held.count(), 1, "{step}");
+        assert_eq!(held.hits(), 1, "{step}");
         world.settles_with(&[]).await;
         world.proxy(part).heal();
-        held.served(1).await;
+        served(&held, 1).await;
         world.settles_with(&[]).await;
         assert_eq!(world.left(MODEL), 10_000);
     }
@@ -80,9 +81,9 @@ async fn refund_whose_close_lost_its_reply_re_opens_the_warranty_exactly() {
     let order = world.bought().await;
     world.claim(order).send().await.ok();
     let before = world.get(order).send().await.ok();
-    let lost = world.proxy(Part::Warranty).once(CLOSE, Fault::LoseReply);
+    let lost = world.proxy(Part::Warranty).once(CLOSE, LOST);
     prompt(world.refund(order)).await.blames("rolled_back", Part::Warranty);
-    assert_eq!(lost.count(), 1);
+    assert_eq!(lost.hits(), 1);
     assert_eq!(world.get(order).send().await.ok(), before);
     world.settles_with(&[order]).await;
     prompt(world.refund(order)).await.no_content();
@@ -94,10 +95,10 @@ async fn close_that_arrives_after_it_was_undone_does_nothing() {
     let world = world().await;
     let order = world.bought().await;
     let before = world.get(order).send().await.ok();
-    let held = world.proxy(Part::Warranty).once(CLOSE, Fault::Hold);
+    let held = world.proxy(Part::Warranty).once(CLOSE, Act::Hold);
     prompt(world.refund(order)).await.blames("rolled_back", Part::Warranty);
     world.proxy(Part::Warranty).heal();
-    held.served(1).await;
+    served(&held, 1).await;
     assert_eq!(world.get(order).send().await.ok(), before);
     world.settles_with(&[order]).await;
 }
@@ -106,9 +107,9 @@ async fn close_that_arrives_after_it_was_undone_does_nothing() {
 async fn refund_whose_item_s_return_lost_its_reply_is_completed() {
     let world = world().await;
     let order = world.bought().await;
-    let lost = world.proxy(Part::Warehouse).once(GIVE_BACK, Fault::LoseReply);
+    let lost = world.proxy(Part::Warehouse).once(GIVE_BACK, LOST);
     prompt(world.refund(order)).await.no_content();
-    assert_eq!(lost.count(), 1);
+    assert_eq!(lost.hits(), 1);
     assert_eq!(world.left(MODEL), 10_000);
     world.settles_with(&[]).await;
 }
@@ -118,9 +119,9 @@ async fn refund_that_can_t_be_completed_in_time_is_pending_and_completed_by_itse
     let world = world().await;
     let order = world.bought().await;
     let warehouse = world.proxy(Part::Warehouse);
-    let lost = warehouse.on(GIVE_BACK, Fault::LoseReply);
+    let lost = warehouse.on(GIVE_BACK, LOST);
     prompt(world.refund(order)).await.blames("refund_pending", Part::Warehouse);
-    assert!(lost.count() >= 1);
+    assert!(lost.hits() >= 1);
     warehouse.heal();
     world.settles_with(&[]).await;
     assert_eq!(world.left(MODEL), 10_000);
@@ -131,9 +132,9 @@ async fn refund_that_can_t_be_completed_in_time_is_pending_and_completed_by_itse
 async fn refund_whose_answer_is_lost_is_of_unknown_outcome_and_can_be_repeated() {
     let world = world().await;
     let order = world.bought().await;
-    let lost = world.proxy(Part::Order).once(RETURN, Fault::LoseReply);
+    let lost = world.proxy(Part::Order).once(RETURN, LOST);
     prompt(world.refund(order)).await.blames("outcome_unknown", Part::Order);
-    assert_eq!(lost.count(), 1);
+    assert_eq!(lost.hits(), 1);
     prompt(world.refund(order)).await.no_content();
     assert_eq!(world.left(MODEL), 10_000);
     world.settles_with(&[]).await;
@@ -149,9 +150,9 @@ async fn claim_whose_answer_is_lost_is_decided_once_under_its_key() {
     ] {
         let order = world.bought().await;
         let key = format!("claim at {part:?}").replace(' ', "-");
-        let lost = world.proxy(part).once(step, Fault::LoseReply);
+        let lost = world.proxy(part).once(step, LOST);
         prompt(world.claim(order).key(&key)).await.blames("dependency_unavailable", part);
-        assert_eq!(lost.count(), 1, "{step}");
+        assert_eq!(lost.hits(), 1, "{step}");
         let begin = Instant::now();
         let decided = until(Duration::from_secs(7), "the claim is decided", async || {
             let answer = world.claim(order).key(&key).send().await;

@@ -4,14 +4,14 @@ use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
 use serde_json::json;
+use service::testing::network::Act;
 use service::testing::{Response, assert_envelope, until};
 use uuid::Uuid;
 
 use crate::outage::{Away, outage};
 use crate::purchase::{forty_purchases_of_ten_items, purchase_list_claim_and_refund};
-use crate::world::proxy::Fault;
 use crate::world::shop::{ALEX, MODEL, Promise as _, SIZE, prompt};
-use crate::world::{Part, World};
+use crate::world::{Part, World, met, served};
 
 async fn two_of_each() -> World {
     World::plan().replicas(2).start().await
@@ -46,9 +46,9 @@ async fn two_replicas_cost_what_the_contract_says_in_every_outage() {
 async fn key_is_one_key_at_both_replicas() {
     let world = World::plan().replicas(2).proxied(Part::Order).start().await;
     let order = world.proxy(Part::Order);
-    let held = order.once("POST /api/v1/orders/", Fault::Hold);
+    let held = order.once("POST /api/v1/orders/", Act::Hold);
     let retries = async {
-        held.first().await;
+        met(&held).await;
         for _ in 0..2 {
             let told = prompt(world.buy().key("k")).await;
             assert_envelope(&told, 409, "idempotency_in_progress");
@@ -67,12 +67,12 @@ async fn key_is_one_key_at_both_replicas() {
 async fn other_replica_takes_over_what_a_crash_left() {
     let world = World::plan().replicas(2).proxied(Part::Order).start().await;
     let order = world.proxy(Part::Order);
-    let held = order.once("POST /api/v1/orders/", Fault::Hold);
+    let held = order.once("POST /api/v1/orders/", Act::Hold);
     let first = world.replica(Part::Store, 0);
     let wish = json!({"model": MODEL, "size": SIZE});
     let target = format!("/api/v1/store/{ALEX}/purchase");
     let crash = async {
-        held.first().await;
+        met(&held).await;
         first.kill().await;
     };
     let call = first.client().post(&target).json(&wish).key("k");
@@ -86,7 +86,7 @@ async fn other_replica_takes_over_what_a_crash_left() {
         (answer.status == 201).then(|| answer.bought())
     });
     let bought = bought.await;
-    held.served(1).await;
+    served(&held, 1).await;
     world.settles_with(&[bought]).await;
 }
 

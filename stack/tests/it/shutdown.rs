@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, PgConnection};
 use nix::sys::signal::Signal;
+use service::testing::network::Act;
 use service::testing::{Call, Response, assert_envelope, until};
 
-use crate::world::proxy::Fault;
 use crate::world::shop::{Promise as _, prompt};
-use crate::world::{Part, RECOVERY, World};
+use crate::world::{Part, RECOVERY, World, met};
 
 /// A promise.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -53,8 +53,8 @@ async fn ends_while(
 async fn store_ends_after_its_purchase_was_answered_and_rolled_back() {
     let world = World::plan().proxied(Part::Order).impatient().start().await;
     let order = world.proxy(Part::Order);
-    let held = order.breaks(Fault::Silence);
-    let (call, there) = (world.buy(), held.first());
+    let held = order.on("*", Act::Late);
+    let (call, there) = (world.buy(), met(&held));
     let answer = ends_while(&world, Part::Store, call, there, || {}, || order.heal()).await;
     answer.blames("rollback_pending", Part::Order);
     // Without its help.
@@ -67,8 +67,8 @@ async fn store_ends_after_its_purchase_was_answered_and_rolled_back() {
 async fn order_ends_after_its_purchase_was_answered_and_rolled_back() {
     let world = World::plan().proxied(Part::Warehouse).impatient().start().await;
     let warehouse = world.proxy(Part::Warehouse);
-    let held = warehouse.breaks(Fault::Silence);
-    let (call, there) = (world.buy(), held.first());
+    let held = warehouse.on("*", Act::Late);
+    let (call, there) = (world.buy(), met(&held));
     let answer = ends_while(&world, Part::Order, call, there, || {}, || warehouse.heal()).await;
     answer.blames("rollback_pending", Part::Warehouse);
     // Without its help.
@@ -83,8 +83,8 @@ async fn warehouse_ends_after_its_claim_was_answered() {
     let world = World::plan().proxied(Part::Warranty).start().await;
     let order = world.bought().await;
     let warranty = world.proxy(Part::Warranty);
-    let held = warranty.breaks(Fault::Silence);
-    let (call, there) = (world.claim(order), held.first());
+    let held = warranty.on("*", Act::Late);
+    let (call, there) = (world.claim(order), met(&held));
     let answer = ends_while(&world, Part::Warehouse, call, there, || {}, || warranty.heal()).await;
     answer.blames("dependency_unavailable", Part::Warranty);
     world.restart(Part::Warehouse).await;

@@ -1,11 +1,11 @@
 //! Claims while a system is away. What cannot be decided now is not accepted.
 
 use serde_json::{Value, json};
+use service::testing::network::{Act, DEFECT, RUBBISH};
 use service::testing::{assert_envelope, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::proxy::{Act, DEFECT, RUBBISH};
 use crate::world::{SHORT, SOON, World, assert_blames};
 
 /// The one claim that is kept.
@@ -17,7 +17,7 @@ async fn kept(world: &World, order: Uuid) -> Value {
 
 #[tokio::test]
 async fn a_claim_that_cannot_be_decided_blames_who_is_away_and_is_not_kept() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let order = world.bought().await;
     let client = world.behind.client.clone();
     world.behind.warehouse.proxy.down().await;
@@ -51,7 +51,7 @@ async fn a_claim_that_cannot_be_decided_blames_who_is_away_and_is_not_kept() {
 
 #[tokio::test]
 async fn without_order_nobody_knows_whose_order_it_is() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let order = world.bought().await;
     world.behind.order.proxy.down().await;
     for call in [world.claim(order, "broken"), world.claims(order)] {

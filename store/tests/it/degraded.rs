@@ -3,9 +3,9 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
+use service::testing::network::{Act, DEFECT, RUBBISH};
 use service::testing::{assert_envelope, operator, until};
 
-use crate::proxy::{Act, DEFECT, RUBBISH};
 use crate::systems::Party;
 use crate::world::{PATIENT, SHORT, SOON, World, assert_blames};
 
@@ -77,7 +77,7 @@ async fn what_was_seen_is_shown_again_and_marked_stale() {
 
 #[tokio::test]
 async fn with_both_away_each_order_shows_what_is_known_of_it() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let seen = world.bought().await;
     let whole = world.get(seen).send().await.ok();
     let unseen = world.bought().await;
@@ -95,7 +95,7 @@ async fn with_both_away_each_order_shows_what_is_known_of_it() {
 
 #[tokio::test]
 async fn what_went_through_the_store_is_remembered_as_it_went() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let order = world.bought().await;
     let whole = world.get(order).send().await.ok();
     world.claim(order, "broken").send().await.ok();
@@ -154,7 +154,7 @@ async fn however_a_system_fails_it_is_as_if_it_were_down() {
 
 #[tokio::test]
 async fn without_order_there_is_nothing_to_show() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let order = world.bought().await;
     world.get(order).send().await.ok();
     world.behind.order.proxy.down().await;

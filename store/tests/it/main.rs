@@ -3,10 +3,6 @@
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
-/// The network between services, as Order's own tests break it.
-#[allow(dead_code, reason = "Order's own tests use the rest")]
-#[path = "../../../order/tests/it/proxy.rs"]
-mod proxy;
 /// Order with its Warehouse and its Warranty, as its own tests have them.
 #[allow(dead_code, reason = "Order's own tests use the rest")]
 #[path = "../../../order/tests/it/world.rs"]

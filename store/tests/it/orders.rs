@@ -136,7 +136,7 @@ async fn a_refunded_order_stays_readable() {
 
 #[tokio::test]
 async fn repeating_a_refund_is_204_and_asks_nobody() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let order = world.bought().await;
     world.refund(order).send().await.no_content();
     let asked = world.asked();

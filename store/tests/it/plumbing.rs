@@ -2,6 +2,7 @@
 
 use serde_json::{Value, json};
 use service::testing::bad_input::{Route, check, no_text};
+use service::testing::network::Seen;
 use service::testing::{assert_envelope, operator, plumbing};
 use uuid::Uuid;
 
@@ -147,7 +148,7 @@ async fn the_request_id_goes_all_the_way_and_the_users_key_does_not() {
     let behind = &world.behind;
     for party in [&behind.order, &behind.warehouse, &behind.warranty] {
         assert!(party.proxy.count("*") > 0);
-        for head in party.proxy.heads() {
+        for Seen { head, .. } in party.proxy.seen() {
             assert!(head.contains("\r\nx-request-id: mine-1!\r\n"), "{head}");
             assert!(head.contains("\r\nx-request-timeout: "), "{head}");
             assert!(!head.contains("private"), "{head}");
@@ -196,7 +197,7 @@ async fn a_list_of_100_costs_one_call_to_each_system_and_two_statements_in_each_
 async fn a_limit_is_narrowed_and_never_widened_by_the_caller() {
     let world = World::start().await;
     let timeout = |party: &crate::systems::Party| -> u64 {
-        let head = party.proxy.heads().pop().unwrap();
+        let Seen { head, .. } = party.proxy.seen().pop().unwrap();
         let (_, rest) = head.split_once("\r\nx-request-timeout: ").unwrap();
         rest.lines().next().unwrap().parse().unwrap()
     };

@@ -1,11 +1,10 @@
 //! Purchases while a system is away: nothing is left of them.
 
+use service::testing::network::{Act, DEFECT, RUBBISH};
 use service::testing::{assert_envelope, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::proxy::{Act, DEFECT, Gate, RUBBISH};
-use crate::systems::Party;
 use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, bought};
 
 /// Waits until purchases work again.
@@ -19,23 +18,18 @@ async fn can_buy(world: &World) -> Uuid {
 
 #[tokio::test]
 async fn a_purchase_is_rolled_back_when_any_system_is_down() {
-    let mut world = World::start().await;
-    for name in ["order", "warehouse", "warranty"] {
-        let behind = &mut world.behind;
-        let party: &mut Party = match name {
-            "order" => &mut behind.order,
-            "warehouse" => &mut behind.warehouse,
-            _ => &mut behind.warranty,
-        };
+    let world = World::start().await;
+    let behind = &world.behind;
+    for (name, party) in
+        [("order", &behind.order), ("warehouse", &behind.warehouse), ("warranty", &behind.warranty)]
+    {
         party.proxy.down().await;
         // The breaker opens on the way.
         for _ in 0..5 {
             let failed = world.purchase().send().await;
             assert_blames(&failed, "rolled_back", name);
         }
-        world.behind.order.proxy.up();
-        world.behind.warehouse.proxy.up();
-        world.behind.warranty.proxy.up();
+        party.proxy.up();
         until(SOON, "shown again", async || {
             (world.list().send().await.status == 200).then_some(())
         })
@@ -63,11 +57,10 @@ async fn a_purchase_whose_answer_is_lost_is_undone_by_its_id() {
 #[tokio::test]
 async fn a_purchase_that_arrives_after_its_undo_has_no_effect() {
     let world = World::with(SHORT).await;
-    let gate = Gate::default();
-    world.behind.order.proxy.once("POST", Act::Hold(gate.clone()));
+    let held = world.behind.order.proxy.once("POST", Act::Hold);
     let failed = world.purchase().send().await;
     assert_blames(&failed, "rolled_back", "order");
-    gate.open();
+    held.release();
     until(SOON, "the late purchase is refused", async || {
         let seen = world.behind.order.proxy.seen();
         seen.iter().any(|seen| seen.method == "POST" && seen.status == Some(409)).then_some(())
@@ -109,7 +102,7 @@ async fn what_order_cannot_undo_at_once_is_pending_for_the_user_as_well() {
 
 #[tokio::test]
 async fn a_system_that_is_dead_two_hops_down_opens_no_breaker_on_order() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     world.behind.warehouse.proxy.down().await;
     for _ in 0..10 {
         assert_blames(&world.purchase().send().await, "rolled_back", "warehouse");

@@ -1,11 +1,11 @@
 //! Refunds while a system is away: all is as before, or goes forward.
 
 use serde_json::{Value, json};
+use service::testing::network::{Act, DEFECT, RUBBISH};
 use service::testing::until;
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::proxy::{Act, DEFECT, RUBBISH};
 use crate::world::{SHORT, SOON, STOCK, World, assert_blames};
 
 /// An order whose warranty is used already.
@@ -56,7 +56,7 @@ impl Bought {
 
 #[tokio::test]
 async fn a_refund_is_rolled_back_when_any_system_is_down() {
-    let mut world = World::start().await;
+    let world = World::start().await;
     let bought = Bought::from(&world).await;
     world.behind.order.proxy.down().await;
     assert_blames(&world.refund(bought.order).send().await, "rolled_back", "order");
@@ -119,7 +119,7 @@ async fn a_refund_that_cannot_be_completed_in_time_is_pending_and_completed_late
 
 #[tokio::test]
 async fn a_warranty_that_cannot_be_reopened_at_once_is_reopened_later() {
-    let mut world = World::with(SHORT).await;
+    let world = World::with(SHORT).await;
     let bought = Bought::from(&world).await;
     world.behind.warehouse.proxy.down().await;
     world.behind.warranty.proxy.on("POST", Act::Reset);

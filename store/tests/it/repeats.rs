@@ -3,11 +3,11 @@
 use diesel::connection::SimpleConnection;
 use diesel::{Connection, PgConnection};
 use serde_json::json;
+use service::testing::network::Act;
 use service::testing::{assert_envelope, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::proxy::{Act, Gate};
 use crate::world::{MODEL, SHORT, SOON, STOCK, STORE, World, assert_blames, bought, wish};
 
 #[tokio::test]
@@ -126,8 +126,7 @@ async fn until_a_rollback_is_confirmed_the_same_key_says_that_it_is_pending() {
 #[tokio::test]
 async fn a_key_that_is_given_back_while_it_is_looked_at_is_free() {
     let world = World::start().await;
-    let gate = Gate::default();
-    world.behind.order.proxy.once("POST", Act::Hold(gate.clone()));
+    let held = world.behind.order.proxy.once("POST", Act::Hold);
     let first = tokio::spawn(world.purchase().key("k").send());
     until(SOON, "the key is taken", async || {
         (world.store.number("SELECT count(*) FROM idempotency") == 1).then_some(())
@@ -145,15 +144,14 @@ async fn a_key_that_is_given_back_while_it_is_looked_at_is_free() {
     .await;
     giver.batch_execute("DELETE FROM idempotency; COMMIT").unwrap();
     bought(&second.await.unwrap());
-    gate.open();
+    held.release();
     assert_eq!(first.await.unwrap().status, 201, "it was forgotten, not undone");
 }
 
 #[tokio::test]
 async fn a_key_that_is_being_worked_on_is_409_and_taken_over_when_its_holder_is_dead() {
     let world = World::start().await;
-    let gate = Gate::default();
-    world.behind.order.proxy.once("POST", Act::Hold(gate.clone()));
+    let held = world.behind.order.proxy.once("POST", Act::Hold);
     let first = tokio::spawn(world.purchase().key("k").send());
     until(SOON, "it is on its way", async || {
         (world.behind.order.proxy.count("POST") == 1).then_some(())
@@ -164,7 +162,7 @@ async fn a_key_that_is_being_worked_on_is_409_and_taken_over_when_its_holder_is_
     // As if it had been silent for as long as a crash is.
     world.store.execute("UPDATE idempotency SET lease_until = now() - interval '1 second'");
     let order = bought(&world.purchase().key("k").send().await);
-    gate.open();
+    held.release();
     // It was only slow: both have bought the same.
     assert_eq!(bought(&first.await.unwrap()), order);
     assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
@@ -173,8 +171,7 @@ async fn a_key_that_is_being_worked_on_is_409_and_taken_over_when_its_holder_is_
 #[tokio::test]
 async fn a_purchase_that_a_crash_left_while_it_was_being_undone_is_undone_first() {
     let world = World::start().await;
-    let gate = Gate::default();
-    world.behind.order.proxy.once("POST", Act::Hold(gate.clone()));
+    let held = world.behind.order.proxy.once("POST", Act::Hold);
     let lost = tokio::spawn(world.purchase().key("k").send());
     until(SOON, "it is on its way", async || {
         (world.behind.order.proxy.count("POST") == 1).then_some(())
@@ -185,7 +182,7 @@ async fn a_purchase_that_a_crash_left_while_it_was_being_undone_is_undone_first(
     );
     let order = bought(&world.purchase().key("k").send().await);
     // What comes late is refused, and whoever sent it finds out that it was overtaken.
-    gate.open();
+    held.release();
     let overtaken = lost.await.unwrap();
     assert_ne!(overtaken.status, 201, "{overtaken:?}");
     assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
@@ -212,8 +209,7 @@ async fn requests_with_the_same_key_at_once_buy_one_item() {
 #[tokio::test]
 async fn a_client_that_goes_away_has_bought_all_the_same() {
     let world = World::start().await;
-    let gate = Gate::default();
-    world.behind.order.proxy.once("POST", Act::Hold(gate.clone()));
+    let held = world.behind.order.proxy.once("POST", Act::Hold);
     let purchase = tokio::spawn(world.purchase().key("k").send());
     until(SOON, "it is on its way", async || {
         (world.behind.order.proxy.count("POST") == 1).then_some(())
@@ -221,7 +217,7 @@ async fn a_client_that_goes_away_has_bought_all_the_same() {
     .await;
     purchase.abort();
     assert!(purchase.await.unwrap_err().is_cancelled());
-    gate.open();
+    held.release();
     let order = until(SOON, "known by its key", async || {
         let answer = world.purchase().key("k").send().await;
         (answer.status == 201).then(|| bought(&answer))

@@ -34,7 +34,7 @@ pub struct Seen {
 /// use resilience::testkit::{Act, HttpProxy};
 ///
 /// # async fn test(upstream: std::net::SocketAddr) {
-/// let proxy = HttpProxy::new(upstream.to_string());
+/// let proxy = HttpProxy::new(&upstream.to_string());
 /// proxy.on("DELETE /orders/", Act::Reset);
 /// let lost = proxy.once("POST", Act::LoseAnswer);
 /// // … what is tested calls `proxy.url()` …
@@ -65,13 +65,14 @@ struct State {
 }
 
 impl HttpProxy {
-    /// A proxy on a free port of 127.0.0.1, in front of this `host:port`.
+    /// A proxy on a free port of 127.0.0.1, in front of this `host:port` or `http://host:port`.
     ///
     /// # Panics
     ///
     /// Outside of a Tokio runtime, or when there is no free port.
-    pub fn new(upstream: impl Into<String>) -> Self {
-        let shared = Arc::new(Shared { upstream: upstream.into(), state: Mutex::default() });
+    pub fn new(upstream: &str) -> Self {
+        let upstream = upstream.trim_start_matches("http://").trim_end_matches('/').to_owned();
+        let shared = Arc::new(Shared { upstream, state: Mutex::default() });
         let serving = Arc::clone(&shared);
         let line = Line::new(move |client| {
             let shared = Arc::clone(&serving);

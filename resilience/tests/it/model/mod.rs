@@ -8,8 +8,8 @@ use proptest::collection::vec;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
 use resilience::breaker::{EventKind, Events};
 use resilience::testkit::ManualClock;
-use resilience::testkit::model::{Change, Ending, Model, Spec, Ticket};
-use resilience::{Breaker, Clock as _, Permit, Random, State};
+use resilience::testkit::model::{Change, Ending, Model, Refusal, Spec, Ticket};
+use resilience::{Breaker, Clock as _, Permit, Random, Rejection, State};
 use steps::{Offset, Step, spec, step};
 
 /// How many cases there are without a word in `PROPTEST_CASES`.
@@ -42,8 +42,8 @@ fn run(cases: u32, rng_seed: RngSeed) {
     match outcome {
         Ok(()) => {}
         Err(TestError::Fail(reason, (spec, steps))) => {
-            let steps: String = steps.iter().map(|step| format!("    {step:?}\n")).collect();
-            panic!("{reason}\nfor {spec:?}\nand\n{steps}")
+            let steps: Vec<_> = steps.iter().map(|step| format!("    {step:?}")).collect();
+            panic!("{reason}\nfor {spec:?}\nand\n{}", steps.join("\n"))
         }
         Err(TestError::Abort(reason)) => panic!("{reason}"),
     }
@@ -110,7 +110,8 @@ impl Pair<'_> {
             Step::PassTo(which, offset) => {
                 let moments = self.model.moments();
                 if !moments.is_empty() {
-                    let wait = moments[which.index(moments.len())] - self.model.now();
+                    let moment = moments[which.index(moments.len())];
+                    let wait = moment.saturating_sub(self.model.now());
                     let one = Duration::from_nanos(1);
                     self.pass(match offset {
                         Offset::Before => wait.saturating_sub(one),
@@ -150,13 +151,7 @@ impl Pair<'_> {
         let admitted = if owned { self.breaker.acquire_owned() } else { self.breaker.acquire() };
         match (admitted, self.model.acquire()) {
             (Ok(permit), Ok(ticket)) => self.under_way.push((permit, ticket)),
-            (Err(rejection), Err(refusal)) => {
-                same(
-                    "refused",
-                    (rejection.state(), rejection.retry_after()),
-                    (refusal.state, refusal.retry_after),
-                )?;
-            }
+            (Err(rejection), Err(refusal)) => same("refused", &told(&rejection), &refusal)?,
             (Ok(_), Err(refusal)) => return Err(format!("let in, and the model says {refusal:?}")),
             (Err(rejection), Ok(_)) => {
                 return Err(format!("the model lets in, and the breaker says {rejection:?}"));
@@ -179,26 +174,29 @@ impl Pair<'_> {
     fn compare(&mut self) -> Result<(), String> {
         let snapshot = self.breaker.snapshot();
         self.model.compare(&snapshot)?;
-        same("state", self.breaker.state(), self.model.state())?;
-        same("since", snapshot.since, self.beginning + self.model.since())?;
-        let checked = self.breaker.check();
-        let checked = checked.map_err(|rejection| (rejection.state(), rejection.retry_after()));
-        let expected = self.model.check();
-        same("check", checked, expected.map_err(|refusal| (refusal.state, refusal.retry_after)))?;
+        same("state", &self.breaker.state(), &self.model.state())?;
+        same("since", &snapshot.since, &(self.beginning + self.model.since()))?;
+        let checked = self.breaker.check().map_err(|rejection| told(&rejection));
+        same("check", &checked, &self.model.check())?;
         let happened: Vec<_> = std::iter::from_fn(|| self.events.try_recv()).collect();
         for event in &happened {
-            same("time of an event", event.at, self.beginning + self.model.now())?;
+            same("time of an event", &event.at, &(self.beginning + self.model.now()))?;
             if let (EventKind::Opened { open_for, .. }, State::Open) = (&event.kind, snapshot.state)
             {
-                same("open_for of an event", Some(*open_for), snapshot.retry_after)?;
+                same("open_for of an event", &Some(*open_for), &snapshot.retry_after)?;
             }
         }
         let happened: Vec<_> = happened.into_iter().map(|event| change(&event.kind)).collect();
-        same("events", happened, self.model.changes().into_iter().map(Some).collect())
+        let expected = self.model.changes().into_iter().map(Some).collect();
+        same("events", &happened, &expected)
     }
 }
 
-fn same<T: PartialEq + std::fmt::Debug>(what: &str, breaker: T, model: T) -> Result<(), String> {
+fn told(rejection: &Rejection) -> Refusal {
+    Refusal { state: rejection.state(), retry_after: rejection.retry_after() }
+}
+
+fn same<T: PartialEq + std::fmt::Debug>(what: &str, breaker: &T, model: &T) -> Result<(), String> {
     if breaker == model {
         return Ok(());
     }

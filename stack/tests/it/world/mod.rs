@@ -3,11 +3,10 @@
 //!
 //! - [`World`]: what is started, and how it is wired; [`Process`](process::Process): one service.
 //! - [`shop`]: what a user does, and the answers that the contract promises.
-//! - [`proxy`]: a bad network between two services. [`ledger`]: whether the databases add up.
+//! - [`HttpProxy`]: a bad network between two services. [`ledger`]: whether the databases add up.
 
 pub(crate) mod ledger;
 pub(crate) mod process;
-pub(crate) mod proxy;
 pub(crate) mod shop;
 
 use std::process::{Command, Stdio};
@@ -17,12 +16,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use service::cluster::port;
 use service::cluster::testing::{TestCluster, TestDatabase};
+use service::testing::network::{HttpProxy, Rule};
 use service::testing::{Client, sql};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
+use tokio::time::timeout;
 
 use self::process::Process;
-use self::proxy::Proxy;
 
 /// Everything works again within an open breaker's wait and one second: a promise.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(7);
@@ -30,6 +30,19 @@ pub(crate) const RECOVERY: Duration = Duration::from_secs(7);
 /// Processes that may run at the same time, of all worlds. More than this, and a machine with two
 /// cores is too slow for promises about time.
 static ROOM: Semaphore = Semaphore::const_new(16);
+
+/// Bounds the wait for a request that is on its way.
+const SOON: Duration = Duration::from_secs(5);
+
+/// Waits until a request has met with this.
+pub(crate) async fn met(rule: &Rule) {
+    timeout(SOON, rule.until_hits(1)).await.expect("a request meets with the fault");
+}
+
+/// Waits until so many of them went through, however late.
+pub(crate) async fn served(rule: &Rule, count: usize) {
+    timeout(SOON, rule.until_served(count)).await.expect("a request goes through after all");
+}
 
 /// A service.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -84,7 +97,7 @@ impl Plan {
         self
     }
 
-    /// Everybody calls this one through a [`Proxy`].
+    /// Everybody calls this one through a [`HttpProxy`].
     pub(crate) fn proxied(mut self, part: Part) -> Self {
         self.proxied.push(part);
         self
@@ -130,7 +143,7 @@ impl Plan {
         let port_of = |part: Part, replica: usize| ports[part as usize * replicas + replica];
         for part in self.proxied {
             let target = format!("127.0.0.1:{}", port_of(part, 0));
-            world.proxies.push((part, Proxy::start(target).await));
+            world.proxies.push((part, HttpProxy::new(&target)));
         }
         for (number, port) in ports.iter().enumerate() {
             let (part, replica) = (Part::ALL[number / replicas], number % replicas);
@@ -176,7 +189,7 @@ fn prepare(part: Part, url: &str) -> Result<(), String> {
 pub(crate) struct World {
     /// By part, then by replica.
     processes: Vec<Process>,
-    proxies: Vec<(Part, Proxy)>,
+    proxies: Vec<(Part, HttpProxy)>,
     databases: [TestDatabase; 4],
     cluster: Option<TestCluster>,
     folder: TempDir,
@@ -216,11 +229,11 @@ impl World {
     }
 
     /// The bad network in front of this one.
-    pub(crate) fn proxy(&self, part: Part) -> &Proxy {
+    pub(crate) fn proxy(&self, part: Part) -> &HttpProxy {
         self.find_proxy(part).unwrap_or_else(|| panic!("{part:?} isn't proxied"))
     }
 
-    fn find_proxy(&self, part: Part) -> Option<&Proxy> {
+    fn find_proxy(&self, part: Part) -> Option<&HttpProxy> {
         self.proxies.iter().find(|(proxied, _)| *proxied == part).map(|(_, proxy)| proxy)
     }
 

@@ -1,0 +1,31 @@
+//! A bad network between services, and what else may answer in a service's place.
+
+use std::borrow::Cow;
+
+pub use resilience::testkit::{Act, HttpProxy, Rule, Seen};
+
+/// 500, as a defect would be answered.
+pub const DEFECT: Act = answer(
+    "500 Internal Server Error\r\nContent-Type: application/json",
+    r#"{"message": "something went wrong", "code": "internal", "requestId": "x"}"#,
+);
+
+/// A success that says nothing of what was asked.
+pub const RUBBISH: Act = answer("200 OK\r\nContent-Type: text/html", "<html>It works!</html>");
+
+/// A success whose body ends too early.
+pub const HALF: Act = answer("200 OK\r\nContent-Type: application/json", r#"[{"order"#);
+
+/// A 404 of something else, which listens where the service should.
+pub const NOT_FOUND: Act =
+    answer("404 Not Found\r\nContent-Type: text/html", "<h1>Not found.</h1>\r\n");
+
+/// An answer that promises that nothing was done.
+pub const ENDING: Act = answer(
+    "503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1",
+    r#"{"message": "about to end", "code": "shutting_down", "requestId": "x"}"#,
+);
+
+const fn answer(head: &'static str, body: &'static str) -> Act {
+    Act::Answer { head: Cow::Borrowed(head), body: Cow::Borrowed(body) }
+}

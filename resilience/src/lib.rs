@@ -16,6 +16,7 @@
 #![cfg_attr(feature = "http", doc = "[http]: mod@http")]
 #![cfg_attr(feature = "metrics", doc = "[metrics]: mod@metrics")]
 #![cfg_attr(feature = "testkit", doc = "[testkit]: mod@testkit")]
+#![cfg_attr(feature = "tower", doc = "[tower]: mod@tower")]
 #![doc = ""]
 // The first definition of a link holds: those above are for rustdoc, those at the end of the README
 // for whoever reads it as a file.

@@ -1,53 +1,5 @@
 //! The [pipeline](crate::pipeline) as a layer of `tower`.
-//!
-//! ```
-//! use resilience::tower::{Policy, ResilienceLayer};
-//! use resilience::{Breaker, Call, Pipeline, Verdict};
-//! use resilience::retry::Advice;
-//! use std::convert::Infallible;
-//! use tower::{Layer, Service, ServiceExt, service_fn};
-//!
-//! /// What requests and responses mean: this is yours to say.
-//! struct Http;
-//!
-//! impl<E> Policy<http::Request<String>, http::Response<String>, E> for Http {
-//!     fn call(&self, request: &http::Request<String>) -> Call {
-//!         if request.method().is_idempotent() { Call::idempotent() } else { Call::not_idempotent() }
-//!     }
-//!
-//!     fn again(&self, request: &http::Request<String>) -> Option<http::Request<String>> {
-//!         Some(request.clone())
-//!     }
-//!
-//!     fn classify(&self, result: &Result<http::Response<String>, E>) -> Verdict {
-//!         match result {
-//!             Ok(response) if !response.status().is_server_error() => Verdict::Success,
-//!             Ok(response) => Verdict::Failure(format!("answered {}", response.status()).into()),
-//!             Err(_) => Verdict::Failure("no answer".into()),
-//!         }
-//!     }
-//!
-//!     fn advise(&self, result: &Result<http::Response<String>, E>) -> Advice {
-//!         match result {
-//!             Ok(response) if response.status() != 503 => Advice::never(),
-//!             _ => Advice::retry(),
-//!         }
-//!     }
-//! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let pipeline = Pipeline::builder("billing").breaker(Breaker::builder("billing").build()).build();
-//! let service = service_fn(|_| async { Ok::<_, Infallible>(http::Response::new("paid".to_owned())) });
-//! let mut billing = ResilienceLayer::with_policy(pipeline, Http).layer(service);
-//!
-//! let response = billing.ready().await.unwrap().call(http::Request::default()).await;
-//! assert_eq!(response.unwrap().body(), "paid");
-//! # }
-//! ```
-//!
-//! *When not to use it*: with services that are not cheap to clone, each clone of which is another
-//! connection; there, call a [`Pipeline`] by hand.
+#![doc = include_str!("../docs/tower.md")]
 
 use std::fmt;
 use std::future::poll_fn;

@@ -1,8 +1,5 @@
 //! A bounded number of calls in flight.
-//!
-//! *When not to use it*: to limit calls per second (it bounds how many there are at a time), or in
-//! front of what has a bound of its own that waits as well, such as a connection pool: two queues in
-//! a row only hide each other.
+#![doc = include_str!("../../docs/bulkhead.md")]
 
 mod queue;
 #[cfg(test)]

@@ -1,14 +1,5 @@
 //! Making a call again that failed, within bounds.
-//!
-//! - [`Retry`] is the loop: attempts, elapsed time and the deadline bound it.
-//! - [`RetryBudget`] bounds what all loops together add to a dependency's traffic.
-//! - [`Backoff`] says how the waits grow.
-//! - [`Retryable`] is how an error says whether it is worth another attempt, and [`Advise`] how a
-//!   result does.
-//!
-//! *When not to use it*: for what is undone when it fails (undo it, or know what became of it, but
-//! don't do both); in more than one layer without budgets; for what a person can repeat with one
-//! click and better judgement.
+#![doc = include_str!("../../docs/retry.md")]
 
 mod advice;
 mod backoff;

@@ -13,6 +13,9 @@ mod function;
 #[path = "../../examples/http_client.rs"]
 #[expect(dead_code, reason = "its `main` is for `cargo run`")]
 mod http_client;
+#[path = "../../examples/tower_service.rs"]
+#[expect(dead_code, reason = "its `main` is for `cargo run`")]
+mod tower_service;
 
 fn text(out: Vec<u8>) -> String {
     String::from_utf8(out).unwrap()
@@ -75,6 +78,20 @@ a second later it is away
   milk: 250, declared
 another second later what is known is too old
   tea: 250, declared
+";
+    assert_eq!(text(out), expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn example_of_a_tower_service_repeats_a_hiccup_and_opens_in_an_outage() {
+    let mut out = Vec::new();
+    tower_service::story(&mut out).await.unwrap();
+    let expected = "\
+call 1: 200, asked 1 times
+call 2: 200, asked 2 times
+call 3: 503, asked 3 times
+call 4: billing is unavailable: answered 503 (circuit breaker open, next attempt in 1 s), asked 0 times
+call 5: 200, asked 1 times
 ";
     assert_eq!(text(out), expected);
 }

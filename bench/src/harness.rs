@@ -1,7 +1,7 @@
 //! Takes the time of calls: every case in every round, so that what disturbs one disturbs all.
 
 use std::hint::black_box;
-use std::sync::Barrier;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -148,12 +148,16 @@ fn calibrate(case: &Case) -> [u32; THREADS.len()] {
 /// Wall nanoseconds per call per thread: from the first thread's start to the last one's end,
 /// divided by the calls that each of them made.
 fn sample(case: &Case, threads: usize, calls: u32) -> f64 {
-    let start = Barrier::new(THREADS[threads]);
+    let missing = AtomicUsize::new(THREADS[threads]);
     let spans: Vec<(Instant, Instant)> = thread::scope(|scope| {
         let callers: Vec<_> = (0..THREADS[threads])
             .map(|_| {
                 scope.spawn(|| {
-                    start.wait();
+                    // Awake until all are there: threads that sleep are woken on one core.
+                    missing.fetch_sub(1, Ordering::Relaxed);
+                    while missing.load(Ordering::Relaxed) > 0 {
+                        thread::yield_now();
+                    }
                     let began = Instant::now();
                     (case.run)(calls);
                     (began, Instant::now())

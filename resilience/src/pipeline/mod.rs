@@ -115,7 +115,7 @@ impl Pipeline {
     /// what is worth another attempt ([`retry::never`](crate::retry::never) for nothing).
     ///
     /// An attempt that times out is a failure and worth another one; under an inherited limit it is
-    /// ignored, and the last.
+    /// ignored, and the last. One that the breaker rejects is the last as well.
     ///
     /// # Errors
     ///

@@ -229,10 +229,11 @@ impl Run<'_> {
             return None;
         }
         let delays = self.delays.get_or_insert_with(|| retry.backoff.delays());
-        let wait = asked + delays.next()?;
-        let moment = now + wait;
+        // Whoever asks for ages, and is granted them by the settings, gets no overflow.
+        let wait = asked.checked_add(delays.next()?)?;
+        let moment = now.checked_add(wait)?;
         // A wait that ends too late brings nothing but a later answer.
-        if moment > self.started + retry.longest {
+        if moment.saturating_duration_since(self.started) > retry.longest {
             return None;
         }
         if self.deadline.is_some_and(|deadline| deadline.remaining_at(moment) < LEAST) {

@@ -133,3 +133,16 @@ async fn retries_are_paid_for_by_successes() {
     assert_eq!(error.attempts(), 3);
     assert_eq!((budget.snapshot().retries, budget.snapshot().denied), (2, 2));
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_longest_time_is_one_for_all_attempts_together() {
+    let pipeline = pipeline().longest(ms(1000)).retry(retry().attempts(9)).build();
+    let asks = Failure(Advice::retry().after(ms(400)));
+    let late = Deadline::after(Duration::from_mins(1));
+    for call in [Call::idempotent(), Call::idempotent().deadline(late)] {
+        let started = Instant::now();
+        let error = run(&pipeline, call, &[asks; 9]).await.expect_err("fails");
+        assert_eq!(error.attempts(), 3);
+        assert!(started.elapsed() < ms(1000));
+    }
+}

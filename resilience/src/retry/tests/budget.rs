@@ -59,6 +59,12 @@ fn successes_and_retries_drop_out_of_the_window_slice_by_slice() {
     }
     succeed(&budget, 2);
     assert_eq!(granted(&budget), 1, "the places of old slices are used again");
+    let snapshot = budget.snapshot();
+    assert_eq!(
+        (snapshot.recent_successes, snapshot.recent_retries),
+        (2, 1),
+        "without their counts"
+    );
 }
 
 #[test]

@@ -106,7 +106,7 @@ async fn elapsed_time_is_bounded_and_not_waited_for() {
 async fn a_retry_after_counts_towards_the_elapsed_time() {
     let dependency = Dependency::default();
     let failure = Failure(Advice::retry().after(ms(900)));
-    let retry = retry().longest(Duration::from_secs(2));
+    let retry = retry().longest(ms(2600));
     assert!(dependency.run(&retry, Call::idempotent(), failure, 1000).await.is_err());
     assert_eq!(dependency.count(), 3, "at 0, 0.9 and 1.8 s, and a bit");
 }
@@ -147,6 +147,17 @@ async fn what_asks_for_a_pause_gets_it_in_full_up_to_a_cap() {
     assert_eq!(dependency.run(&retry, Call::idempotent(), asks, 5).await, Err(asks));
     assert_eq!(dependency.count(), 1, "coming earlier than asked would be no use");
     assert_eq!(time::Instant::now(), started);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_endless_pause_is_never_made_and_does_not_overflow() {
+    let retry = retry().longest(Duration::MAX).longest_retry_after(Duration::MAX);
+    for pause in [Duration::MAX, Duration::from_secs(u64::MAX / 2)] {
+        let (dependency, asks) = (Dependency::default(), Failure(Advice::retry().after(pause)));
+        assert_eq!(dependency.run(&retry, Call::idempotent(), asks, 9).await, Err(asks));
+        assert_eq!(dependency.count(), 1);
+    }
+    assert_eq!(Dependency::default().run(&retry, Call::idempotent(), UNKNOWN, 2).await, Ok(3));
 }
 
 #[tokio::test(start_paused = true)]

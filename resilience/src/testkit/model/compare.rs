@@ -3,8 +3,8 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::Model;
 use super::history::{Call, Count, Watch};
-use super::{Model, Own, Policy, Spec};
 use crate::breaker::{Snapshot, State};
 
 impl Model {
@@ -82,41 +82,4 @@ fn differ<T: fmt::Debug + PartialEq>((what, breaker, model): (&str, T, T)) -> St
         return String::new();
     }
     format!("{what}: {breaker:?} of the breaker, {model:?} of the model\n")
-}
-
-impl Spec {
-    pub(super) fn has_window(&self) -> bool {
-        matches!(self.policy, Policy::FailureRate(_)) || self.slow_rate.is_some()
-    }
-}
-
-impl Own {
-    pub(super) fn of(policy: &Policy) -> Self {
-        match policy {
-            Policy::Own(make) => Self(Some(make())),
-            Policy::Consecutive(_) | Policy::FailureRate(_) => Self(None),
-        }
-    }
-
-    pub(super) fn on_success(&mut self) {
-        if let Some(policy) = &mut self.0 {
-            policy.on_success();
-        }
-    }
-
-    pub(super) fn on_failure(&mut self) -> Option<Duration> {
-        self.0.as_mut()?.on_failure()
-    }
-
-    pub(super) fn on_closed(&mut self) {
-        if let Some(policy) = &mut self.0 {
-            policy.on_closed();
-        }
-    }
-}
-
-impl fmt::Debug for Own {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(if self.0.is_some() { "Own" } else { "None" })
-    }
 }

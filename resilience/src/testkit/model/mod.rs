@@ -36,14 +36,17 @@
 mod compare;
 mod history;
 mod spec;
+mod terms;
 
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 use history::{Call, Count, Watch, Window};
+use spec::Own;
 pub use spec::{Policy, Spec};
+pub use terms::{Change, Ending, Refusal, Ticket};
 
-use crate::breaker::{FailurePolicy, State};
+use crate::breaker::State;
 
 /// While half-open, nobody knows when a probe returns: half a second is worth a try.
 const PROBE_HINT: Duration = Duration::from_millis(500);
@@ -73,49 +76,6 @@ pub struct Model {
     opened: u64,
     rejected: u64,
     changes: Vec<Change>,
-}
-
-/// Somebody's own policy, where there is one.
-struct Own(Option<Box<dyn FailurePolicy + Send>>);
-
-/// A call that the model let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(usize);
-
-/// How a call ends.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Ending {
-    /// [`Permit::success`](crate::Permit::success)
-    Success,
-    /// [`Permit::failure`](crate::Permit::failure)
-    Failure,
-    /// [`Permit::ignored`](crate::Permit::ignored)
-    Ignored,
-    /// The permit is dropped.
-    Dropped,
-}
-
-/// A call that the model did not let in.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Refusal {
-    /// The state that it was refused in.
-    pub state: State,
-    /// [`Rejection::retry_after`](crate::Rejection::retry_after)
-    pub retry_after: Duration,
-}
-
-/// What happened; [`EventKind`](crate::breaker::EventKind) without the details.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-#[expect(missing_docs, reason = "documented at `EventKind`")]
-pub enum Change {
-    Opened { from: State },
-    HalfOpened,
-    ProbeReplaced,
-    Closed,
-    ForcedOpen,
-    ForcedClosed,
-    Reset,
-    Reconfigured,
 }
 
 impl Model {

@@ -5,19 +5,28 @@ use std::time::Duration;
 use crate::breaker::{FailurePolicy, Settings};
 
 /// The settings of a breaker in the clear, for the [`Model`](super::Model) and for whatever makes
-/// them up. The fields are those of [`Settings`].
+/// them up. The fields are the methods of [`Settings`].
 #[derive(Clone, Debug)]
-#[expect(missing_docs, reason = "each is documented at the method of `Settings` of the same name")]
 pub struct Spec {
+    /// When failures open it.
     pub policy: Policy,
+    /// [`Settings::slow_rate`]
     pub slow_rate: Option<f64>,
+    /// [`Settings::window`]
     pub window: Duration,
+    /// [`Settings::minimum_calls`]
     pub minimum_calls: u32,
+    /// [`Settings::hung_calls`]
     pub hung_calls: Option<u32>,
+    /// [`Settings::open_for`]
     pub open_for: Duration,
+    /// [`Settings::longest_open`]
     pub longest_open: Duration,
+    /// [`Settings::probes`]
     pub probes: u32,
+    /// [`Settings::probe_lease`]
     pub probe_lease: Duration,
+    /// [`Settings::slow_call`]; `None` is [`Settings::without_slow_call`].
     pub slow_call: Option<Duration>,
 }
 
@@ -61,6 +70,11 @@ impl Spec {
             Some(calls) => settings.hung_calls(calls),
             None => settings,
         }
+    }
+
+    /// Whether a rate is watched.
+    pub(super) fn has_window(&self) -> bool {
+        matches!(self.policy, Policy::FailureRate(_)) || self.slow_rate.is_some()
     }
 }
 
@@ -110,5 +124,39 @@ impl FailurePolicy for Made {
 
     fn is_settled(&self) -> bool {
         self.0.is_settled()
+    }
+}
+
+/// Somebody's own policy, where there is one.
+pub(super) struct Own(Option<Box<dyn FailurePolicy + Send>>);
+
+impl Own {
+    pub(super) fn of(policy: &Policy) -> Self {
+        match policy {
+            Policy::Own(make) => Self(Some(make())),
+            Policy::Consecutive(_) | Policy::FailureRate(_) => Self(None),
+        }
+    }
+
+    pub(super) fn on_success(&mut self) {
+        if let Some(policy) = &mut self.0 {
+            policy.on_success();
+        }
+    }
+
+    pub(super) fn on_failure(&mut self) -> Option<Duration> {
+        self.0.as_mut()?.on_failure()
+    }
+
+    pub(super) fn on_closed(&mut self) {
+        if let Some(policy) = &mut self.0 {
+            policy.on_closed();
+        }
+    }
+}
+
+impl fmt::Debug for Own {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(if self.0.is_some() { "Own" } else { "None" })
     }
 }

@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use proptest::collection::vec;
 use proptest::test_runner::{Config, RngSeed, TestCaseError, TestError, TestRunner};
-use resilience::breaker::{EventKind, Events};
+use resilience::breaker::{EventKind, Events, Settings};
 use resilience::testkit::ManualClock;
 use resilience::testkit::model::{Change, Ending, Model, Refusal, Spec, Ticket};
 use resilience::{Breaker, Clock as _, Permit, Random, Rejection, State};
@@ -216,4 +216,10 @@ fn change(kind: &EventKind) -> Option<Change> {
         EventKind::Reconfigured => Change::Reconfigured,
         _ => return None,
     })
+}
+
+#[test]
+fn model_has_the_breaker_s_defaults() {
+    let (model, breaker) = (Spec::default().settings(), Settings::new());
+    assert_eq!(format!("{model:?}"), format!("{breaker:?}"));
 }

@@ -17,6 +17,7 @@ mod policy;
 mod probes;
 mod report;
 mod settings;
+mod time;
 mod watch;
 mod window;
 mod word;

@@ -24,7 +24,11 @@ fn the_readme_says_what_happens() {
         &[r#""status":"CANCELED""#, r#""degraded":["warehouse"],"stale":["warehouse"]"#],
         &[r#""code":"rolled_back""#, r#""dependency":"warehouse""#, "connection refused"],
         &["warehouse is ready"],
-        &[r#""service":"store""#, r#""name":"order/read","state":"closed""#, r#""retryBudgets":[]"#],
+        &[
+            r#""service":"store""#,
+            r#""name":"order/read","state":"closed""#,
+            r#""retryBudgets":[]"#,
+        ],
         &[r#""scope":"replica""#, r#""state":"forced_open""#, r#""state":"closed""#],
     ];
     // One shell for all of them, as its variables are used further down.

@@ -10,6 +10,7 @@ mod peers;
 mod report;
 mod runtime;
 
+use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
 use std::{fs, io};
@@ -21,7 +22,7 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md")
 pub(crate) struct Results {
     /// The bare call, ours, peers.
     closed: Vec<Timing>,
-    /// Reading the clock, ours with a slow threshold, with a window, with both.
+    /// Reading the clock, a bare call and that, ours with a slow threshold, with a window, with both.
     clocked: Vec<Timing>,
     /// Ours by `call`, ours by `acquire`, peers.
     open: Vec<Timing>,
@@ -60,6 +61,10 @@ fn measure() -> Results {
     ];
     let clocked = vec![
         Case::new("`Instant::now()`", |_| Instant::now()),
+        Case::new("a bare call after `Instant::now()`", |n| {
+            black_box(Instant::now());
+            dependency::succeed(n).ok()
+        }),
         ours::slow_threshold(),
         ours::window(),
         ours::slow_threshold_and_window(),

@@ -3,6 +3,7 @@
 
 use std::fmt;
 use std::future::poll_fn;
+use std::marker::PhantomData;
 use std::mem;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -15,7 +16,7 @@ use tower_service::Service;
 use crate::call::{Attempt, Call};
 use crate::classify::Verdict;
 use crate::pipeline::{Error, Pipeline};
-use crate::retry::Advice;
+use crate::retry::{Advice, Advise};
 
 /// What a service's requests and results mean to the [pipeline](crate::pipeline).
 pub trait Policy<Req, Res, E> {
@@ -131,6 +132,32 @@ impl<S: Clone, P> Clone for ResilienceService<S, P> {
     }
 }
 
+/// Repeats only what can be sent again, whether it had a result or not.
+struct IfAnother<'a, P, Req> {
+    policy: &'a P,
+    has_another: &'a AtomicBool,
+    of: PhantomData<fn(Req)>,
+}
+
+impl<P, Req> IfAnother<'_, P, Req> {
+    fn limit(&self, advice: Advice) -> Advice {
+        if self.has_another.load(Ordering::Relaxed) { advice } else { advice.for_the_last() }
+    }
+}
+
+impl<P, Req, T, E> Advise<Result<T, E>> for IfAnother<'_, P, Req>
+where
+    P: Policy<Req, T, E>,
+{
+    fn advise(&self, result: &Result<T, E>) -> Advice {
+        self.limit(self.policy.advise(result))
+    }
+
+    fn advise_on_timeout(&self) -> Advice {
+        self.limit(Advice::retry())
+    }
+}
+
 impl<S, P, Req> Service<Req> for ResilienceService<S, P>
 where
     S: Service<Req> + Clone + Send + 'static,
@@ -159,10 +186,7 @@ where
             let mut request = Some(request);
             let has_another = AtomicBool::new(false);
             let classify = |result: &_| policy.classify(result);
-            let advise = |result: &_| {
-                let advice = policy.advise(result);
-                if has_another.load(Ordering::Relaxed) { advice } else { advice.for_the_last() }
-            };
+            let advise = IfAnother { policy: &*policy, has_another: &has_another, of: PhantomData };
             let (policy, has_another) = (&*policy, &has_another);
             let op = move |attempt| {
                 let mut outgoing = request.take().expect("without another, nothing is repeated");

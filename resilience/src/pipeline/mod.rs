@@ -112,7 +112,7 @@ impl Pipeline {
     }
 
     /// [`call`](Self::call), with your own view of what a result says about the dependency, and of
-    /// what is worth another attempt ([`retry::never`](crate::retry::never) for nothing).
+    /// what is worth another attempt ([`Never`](crate::retry::Never) for nothing).
     ///
     /// An attempt that times out is a failure and worth another one; under an inherited limit it is
     /// ignored, and the last. One that the breaker rejects is the last as well.
@@ -180,7 +180,7 @@ impl Pipeline {
                     (result.map_err(ErrorKind::Failed), advice)
                 }
                 Err(limit) => {
-                    let advice = inner.time_out(permit, limit);
+                    let advice = inner.time_out(permit, advise, limit);
                     let &Limit { time: limit, inherited, .. } = limit;
                     (Err(ErrorKind::TimedOut { limit, inherited }), advice)
                 }
@@ -268,14 +268,19 @@ impl Inner {
     }
 
     /// [`judge`](Self::judge), for an attempt that has no result.
-    fn time_out(&self, permit: Option<Permit<'_>>, limit: &Limit) -> Advice {
+    fn time_out<R>(
+        &self,
+        permit: Option<Permit<'_>>,
+        advise: &impl Advise<R>,
+        limit: &Limit,
+    ) -> Advice {
         let &Limit { time, inherited, .. } = limit;
         self.counts.timeout(&self.name, time, inherited);
         let (verdict, advice) = if inherited {
             // It wasn't given the time that it may take.
             (Verdict::Ignored, Advice::never())
         } else {
-            (Verdict::Failure(NoAnswer(time).to_string().into()), Advice::retry())
+            (Verdict::Failure(NoAnswer(time).to_string().into()), advise.advise_on_timeout())
         };
         if let Some(permit) = permit {
             permit.settle(verdict);

@@ -11,7 +11,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use advice::{Advice, Advise, Retryable, by_error, never};
+pub use advice::{Advice, Advise, Never, Retryable, by_error};
 pub use backoff::{Backoff, Delays};
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 

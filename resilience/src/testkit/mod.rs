@@ -1,4 +1,4 @@
-//! For tests, ours and yours: virtual time, a network that breaks, a reference model.
+//! For your tests, as for the library's own: time, chance and the network in a test's hands.
 #![doc = include_str!("../../docs/testkit.md")]
 
 mod clock;

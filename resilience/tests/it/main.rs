@@ -10,6 +10,7 @@ mod http_proxy;
 mod layers;
 mod metrics;
 mod model;
+mod pages;
 mod proxy;
 mod recovery;
 mod retries;

@@ -247,3 +247,13 @@ async fn a_service_that_is_not_ready_is_waited_for_and_its_error_is_told() {
     assert!(matches!(error.kind(), ErrorKind::Failed("broken")));
     assert!(!error.may_have_had_effect() && error.attempts() == 0);
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_timeout_of_what_cannot_be_sent_again_is_the_last_attempt() {
+    let hangs = service_fn(|_: Request| std::future::pending::<Result<u16, BoxError>>());
+    let service = ResilienceLayer::with_policy(pipeline().build(), Statuses).layer(hangs);
+    let error = service.oneshot(Request { repeatable: false, ..request() }).await;
+    let error = error.expect_err("too long");
+    assert!(matches!(error.kind(), ErrorKind::TimedOut { inherited: false, .. }), "{error}");
+    assert_eq!(error.attempts(), 1);
+}

@@ -6,7 +6,7 @@ use futures_util::FutureExt;
 use tokio::time::Instant;
 
 use super::*;
-use crate::retry::never;
+use crate::retry::Never;
 
 /// A pipeline with everything, and what each stage has seen.
 fn everything() -> Pipeline {
@@ -157,7 +157,7 @@ async fn what_a_result_means_is_the_callers_to_say() {
     let pipeline = everything();
     let ignore = |_: &Result<u8, &str>| Verdict::Ignored;
     let op = |_| async { Err("nobody's fault") };
-    let result = pipeline.call_with(&ignore, &never, Call::idempotent(), op).await;
+    let result = pipeline.call_with(&ignore, &Never, Call::idempotent(), op).await;
     assert!(matches!(result, Err(error) if error.attempts() == 1));
     let breaker = pipeline.breaker().expect("it has one").snapshot();
     assert_eq!((breaker.state, breaker.ignored), (State::Closed, 1));

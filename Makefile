@@ -16,8 +16,37 @@ test: prerequisites ## all tests but the long ones, on real PostgreSQL
 	$(CARGO) test --workspace --all-features
 
 .PHONY: nightly
-nightly: prerequisites ## the long tests
+nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
 	$(CARGO) test --workspace --all-features -- --ignored --skip process_to_be_killed
+	cd bench && $(CARGO) clippy --locked --all-targets -- --deny warnings
+
+# As Cargo.toml lists them, `default` (nothing) among them.
+FEATURES := $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z]*\) = .*/\1/p' resilience/Cargo.toml)
+
+.PHONY: features
+features: ## the library with each of its features alone, without warnings
+	@test -n "$(FEATURES)"
+	@set -e; for feature in $(FEATURES); do echo "resilience: $$feature alone"; \
+		$(CARGO) clippy --quiet -p resilience --no-default-features --features $$feature -- --deny warnings; \
+	done
+
+.PHONY: loom
+loom: ## the breaker's lock-free core, in every order in which threads can run
+	RUSTFLAGS='--cfg loom' $(CARGO) test -p resilience --release --lib --target-dir target/loom loom
+
+RUST_VERSION := $(shell sed -n 's/^rust-version = "\(.*\)"/\1/p' Cargo.toml)
+
+.PHONY: msrv
+msrv: ## the library with the oldest compiler that is promised, where that is installed
+	@if rustup run $(RUST_VERSION) rustc --version 2>/dev/null; then \
+		rustup run $(RUST_VERSION) cargo check -p resilience --all-features --target-dir target/msrv; \
+	else \
+		echo "SKIPPED: Rust $(RUST_VERSION) isn't installed (rustup toolchain install $(RUST_VERSION))"; \
+	fi
+
+.PHONY: bench
+bench: ## the breaker beside its peers; writes docs/benchmarks.md, and fails when a limit is missed
+	cd bench && $(CARGO) run --release --locked
 
 .PHONY: lint
 lint: prerequisites ## formatting, clippy and rustdoc, warnings as errors

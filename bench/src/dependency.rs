@@ -1,7 +1,11 @@
 //! What is called: the cheapest thing that the optimiser can't remove.
 
 use std::fmt;
+use std::future::ready;
 use std::hint::black_box;
+
+use resilience::Retryable;
+use resilience::retry::Advice;
 
 #[derive(Debug)]
 pub(crate) struct Unavailable;
@@ -14,6 +18,12 @@ impl fmt::Display for Unavailable {
 
 impl std::error::Error for Unavailable {}
 
+impl Retryable for Unavailable {
+    fn advice(&self) -> Advice {
+        Advice::retry()
+    }
+}
+
 #[inline(never)]
 pub(crate) fn succeed(n: u32) -> Result<u32, Unavailable> {
     black_box(Ok(n))
@@ -22,4 +32,9 @@ pub(crate) fn succeed(n: u32) -> Result<u32, Unavailable> {
 #[inline(never)]
 pub(crate) fn fail(_: u32) -> Result<u32, Unavailable> {
     black_box(Err(Unavailable))
+}
+
+/// Ready at once.
+pub(crate) fn answer(n: u32) -> impl Future<Output = Result<u32, Unavailable>> {
+    ready(succeed(n))
 }

@@ -2,10 +2,10 @@
 //! machine.
 
 use crate::Results;
-use crate::harness::{THREADS, Timing};
+use crate::harness::Timing;
 
 pub(crate) struct Limit {
-    pub(crate) promise: String,
+    pub(crate) promise: &'static str,
     pub(crate) measured: String,
     pub(crate) held: bool,
 }
@@ -19,9 +19,9 @@ const CROWDED: f64 = 1.5;
 
 impl Limit {
     /// No more than this many nanoseconds.
-    fn at_most(promise: impl Into<String>, limit: f64, measured: Option<f64>) -> Self {
+    fn at_most(promise: &'static str, limit: f64, measured: Option<f64>) -> Self {
         Self {
-            promise: promise.into(),
+            promise,
             measured: measured.map_or("not measured".to_owned(), |ns| format!("{ns:.1} ns")),
             held: measured.is_some_and(|ns| ns <= limit),
         }
@@ -30,39 +30,39 @@ impl Limit {
 
 pub(crate) fn judge(results: &Results) -> Vec<Limit> {
     let [bare, ours, peers @ ..] = &*results.closed else { unreachable!("see Results") };
-    let [clock, clocked @ ..] = &*results.clocked else { unreachable!("see Results") };
-    let [rejection, ..] = &*results.open else { unreachable!("see Results") };
+    let [_, clock, slow_threshold, window, ..] = &*results.clocked else {
+        unreachable!("see Results")
+    };
+    let rejection = &results.open[0];
+    let [future, _, pipeline] = &*results.futures else { unreachable!("see Results") };
 
-    let mut limits = vec![Limit::at_most(
-        "closed, 1 thread: at most 5 ns over the bare call",
-        5.0,
-        ours.over(bare, ONE),
-    )];
-    limits.extend([TWO, EIGHT].map(|threads| four_times(ours, peers, threads)));
-    for timing in clocked {
-        for threads in [ONE, TWO] {
-            limits.push(Limit::at_most(
-                format!(
-                    "{}, {}: at most 15 ns over a clock read",
-                    timing.name.trim_start_matches("resilience, "),
-                    threads_in_words(threads),
-                ),
-                15.0,
-                timing.over(clock, threads),
-            ));
-        }
-    }
-    limits.push(Limit::at_most(
-        "a rejection, 1 thread: at most 50 ns",
-        50.0,
-        rejection.median(ONE),
-    ));
-    limits.push(Limit {
-        promise: "a rejection allocates nothing".to_owned(),
-        measured: format!("{} allocations", rejection.allocations),
-        held: rejection.allocations == 0,
-    });
-    limits
+    let at_most = Limit::at_most;
+    vec![
+        at_most("closed, 1 thread: at most 5 ns over a bare call", 5.0, ours.over(bare, ONE)),
+        four_times(ours, peers, TWO),
+        four_times(ours, peers, EIGHT),
+        at_most(
+            "slow threshold, 1 thread: at most 15 ns over a bare call and a clock read",
+            15.0,
+            slow_threshold.over(clock, ONE),
+        ),
+        at_most(
+            "window, 1 thread: at most 15 ns over a bare call and a clock read",
+            15.0,
+            window.over(clock, ONE),
+        ),
+        at_most("rejection, 1 thread: at most 50 ns", 50.0, rejection.median(ONE)),
+        Limit {
+            promise: "rejection: no allocation",
+            measured: rejection.allocations.to_string(),
+            held: rejection.allocations == 0,
+        },
+        at_most(
+            "the whole pipeline, 1 thread: at most 300 ns over a bare future",
+            300.0,
+            pipeline.over(future, ONE),
+        ),
+    ]
 }
 
 fn four_times(ours: &Timing, peers: &[Timing], threads: usize) -> Limit {
@@ -71,20 +71,16 @@ fn four_times(ours: &Timing, peers: &[Timing], threads: usize) -> Limit {
         .filter_map(|peer| Some((peer.times(ours, threads)?, peer.name)))
         .min_by(|one, other| one.0.total_cmp(&other.0));
     Limit {
-        promise: format!(
-            "closed, {}: at least 4 times as fast as the fastest peer",
-            threads_in_words(threads)
-        ),
+        promise: if threads == TWO {
+            "closed, 2 threads: at least 4 times as fast as the fastest peer"
+        } else {
+            "closed, 8 threads: at least 4 times as fast as the fastest peer"
+        },
         measured: fastest.map_or("not measured".to_owned(), |(times, name)| {
             format!("{times:.1} times ({name})")
         }),
         held: fastest.is_some_and(|(times, _)| times >= 4.0),
     }
-}
-
-pub(crate) fn threads_in_words(threads: usize) -> String {
-    let threads = THREADS[threads];
-    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
 }
 
 /// Whether something else took the cores while it ran.

@@ -3,13 +3,14 @@
 mod allocations;
 mod dependency;
 mod footprint;
-mod futures;
 mod harness;
 mod limits;
 mod ours;
 mod peers;
 mod report;
+mod runtime;
 
+use std::hint::black_box;
 use std::process::ExitCode;
 use std::time::Instant;
 use std::{fs, io};
@@ -21,11 +22,11 @@ const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../docs/benchmarks.md")
 pub(crate) struct Results {
     /// The bare call, ours, peers.
     closed: Vec<Timing>,
-    /// Reading the clock, ours.
+    /// Reading the clock, a bare call and that, ours with a slow threshold, with a window, with both.
     clocked: Vec<Timing>,
-    /// Ours, peers.
+    /// Ours by `call`, ours by `acquire`, peers.
     open: Vec<Timing>,
-    /// The bare future, ours.
+    /// The bare future, our breaker, our pipeline.
     futures: Vec<Timing>,
 }
 
@@ -60,17 +61,26 @@ fn measure() -> Results {
     ];
     let clocked = vec![
         Case::new("`Instant::now()`", |_| Instant::now()),
+        Case::new("a bare call after `Instant::now()`", |n| {
+            black_box(Instant::now());
+            dependency::succeed(n).ok()
+        }),
         ours::slow_threshold(),
         ours::window(),
         ours::slow_threshold_and_window(),
     ];
     let open = vec![
-        ours::open(),
+        ours::open_call(),
+        ours::open_acquire(),
         peers::failsafe_open(),
         peers::recloser_open(),
         peers::tower_resilience_open(),
     ];
-    let futures = vec![futures::bare(), futures::breaker()];
+    let futures = vec![
+        runtime::futures("a bare future", async |n| dependency::answer(n).await.ok()),
+        ours::breaker_round_future(),
+        ours::pipeline_round_future(),
+    ];
     let mut results = harness::measure(&[closed, clocked, open, futures]).into_iter();
     let mut next = || results.next().expect("as many as were given");
     Results { closed: next(), clocked: next(), open: next(), futures: next() }

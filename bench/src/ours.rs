@@ -1,13 +1,14 @@
-//! This library's breaker, in the settings that are measured.
+//! This library, in the settings that are measured.
 
 use std::time::Duration;
 
-use resilience::Breaker;
 use resilience::breaker::BreakerBuilder;
+use resilience::{Breaker, Bulkhead, Call, Deadline, Pipeline, Retry, RetryBudget};
 
-use crate::dependency::succeed;
+use crate::dependency::{answer, fail, succeed};
 use crate::harness::Case;
 use crate::peers::{FAILURES, OPEN_FOR};
+use crate::runtime::futures;
 
 pub(crate) const PATH: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../resilience");
 
@@ -32,16 +33,48 @@ pub(crate) fn window() -> Case {
     case("resilience, failure rate over a window of 10 s", breaker)
 }
 
+/// Needs the time of a call's end as well: two clock reads.
 pub(crate) fn slow_threshold_and_window() -> Case {
-    let breaker = builder().failure_rate(0.5).slow_rate(0.5).hung_calls(100).build();
-    case("resilience, both, with a slow rate and hung calls", breaker)
+    case("resilience, both, with a slow rate", builder().failure_rate(0.5).slow_rate(0.5).build())
 }
 
-pub(crate) fn open() -> Case {
+pub(crate) fn open() -> Breaker {
     let breaker = builder().build();
-    for _ in 0..FAILURES {
-        let _ = breaker.call(|| crate::dependency::fail(0));
+    for n in 0..FAILURES {
+        let _ = breaker.call(|| fail(n));
     }
     assert!(breaker.check().is_err());
-    case("resilience", breaker)
+    breaker
+}
+
+pub(crate) fn open_call() -> Case {
+    case("resilience, `call`", open())
+}
+
+pub(crate) fn open_acquire() -> Case {
+    let breaker = open();
+    Case::new("resilience, `acquire`", move |n| {
+        let permit = breaker.acquire().ok()?;
+        permit.success();
+        Some(n)
+    })
+}
+
+pub(crate) fn breaker_round_future() -> Case {
+    let breaker = builder().build();
+    futures("resilience, a breaker", async move |n| breaker.call_async(answer(n)).await.ok())
+}
+
+/// All stages, as a service would have them.
+pub(crate) fn pipeline_round_future() -> Case {
+    let pipeline = Pipeline::builder("billing")
+        .bulkhead(Bulkhead::builder("billing", 20).build())
+        .retry(Retry::new(RetryBudget::builder("billing").build()))
+        .breaker(builder().build())
+        .timeout(Duration::from_secs(1))
+        .build();
+    let call = Call::idempotent().deadline(Deadline::after(OPEN_FOR));
+    futures("resilience, the whole pipeline", async move |n| {
+        pipeline.call(call, |_| answer(n)).await.ok()
+    })
 }

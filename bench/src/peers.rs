@@ -1,27 +1,22 @@
 //! The other breakers, each called as its documentation shows it.
 
 use std::future::{Ready, ready};
-use std::sync::LazyLock;
+use std::hint::black_box;
 use std::time::Duration;
 
 use failsafe::{CircuitBreaker as _, Config, FailurePolicy, backoff, failure_policy};
 use recloser::Recloser;
-use tokio::runtime::{Builder, Runtime};
 use tower::{Service, ServiceExt, service_fn};
 use tower_resilience_circuitbreaker::CircuitBreakerLayer;
 
 use crate::dependency::{Unavailable, fail, succeed};
 use crate::harness::Case;
+use crate::runtime::RUNTIME;
 
 /// As many failures in a row as open each of them, where it can be had.
 pub(crate) const FAILURES: u32 = 3;
 /// Longer than any run: what is open stays open.
-pub(crate) const OPEN_FOR: Duration = Duration::from_secs(3600);
-
-/// For what is asynchronous: each measured thread drives its own future on it.
-pub(crate) static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
-    Builder::new_multi_thread().worker_threads(1).enable_time().build().expect("a runtime")
-});
+pub(crate) const OPEN_FOR: Duration = Duration::from_hours(1);
 
 pub(crate) fn failsafe_consecutive() -> Case {
     failsafe_closed("failsafe, consecutive failures", consecutive_failures())
@@ -91,7 +86,7 @@ fn tower_resilience(name: &'static str, call: fn(u32) -> Result<u32, Unavailable
         RUNTIME.block_on(async {
             for n in 0..calls {
                 let service = service.ready().await.expect("ready, open or not");
-                std::hint::black_box(service.call(std::hint::black_box(n)).await.ok());
+                black_box(service.call(black_box(n)).await.ok());
             }
         });
     })

@@ -7,7 +7,7 @@ use std::{fs, thread};
 use crate::Results;
 use crate::footprint::Footprint;
 use crate::harness::{THREADS, Timing};
-use crate::limits::{Limit, is_crowded, threads_in_words};
+use crate::limits::{Limit, is_crowded};
 
 const LOCK: &str = include_str!("../Cargo.lock");
 
@@ -46,7 +46,8 @@ breaker is not all that it does, nor is it all that ours does.
 
 ## With a clock
 
-A slow threshold or a window needs the time, and reading it is most of what they cost.
+A slow threshold needs the time of a call's start, a window that of its end, and reading it is most
+of what they cost.
 
 {clocked}
 ## A rejection
@@ -59,6 +60,9 @@ wait for ever: `poll_ready` starts a timer when it finds the state locked, and d
 that timer is due at once, so that nothing wakes it.
 
 ## A future
+
+It is ready at once. The breaker is as it comes, with its slow threshold. The whole pipeline is
+deadline, bulkhead, retry with a budget, breaker and timeout.
 
 {futures}
 ## Where a peer is faster
@@ -124,12 +128,17 @@ fn limit_table(limits: &[Limit]) -> String {
     table
 }
 
+fn threads_in_words(threads: usize) -> String {
+    let threads = THREADS[threads];
+    if threads == 1 { "1 thread".to_owned() } else { format!("{threads} threads") }
+}
+
 /// Each row of a peer that takes less than ours in the same table.
 fn faster(results: &Results) -> String {
     let mut lines = String::new();
     let tables = [
         ("closed", &results.closed[1], &results.closed[2..]),
-        ("rejecting", &results.open[0], &results.open[1..]),
+        ("rejecting (by `call`)", &results.open[0], &results.open[2..]),
     ];
     for (what, ours, peers) in tables {
         for peer in peers {

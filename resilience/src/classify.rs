@@ -1,4 +1,5 @@
 //! What a call's result says about the dependency.
+#![doc = include_str!("../docs/classify.md")]
 
 use std::borrow::Cow;
 

@@ -1,4 +1,5 @@
 //! One time budget for a request, narrowed per call and carried from hop to hop.
+#![doc = include_str!("../docs/deadline.md")]
 
 use std::time::{Duration, Instant};
 

@@ -1,3 +1,25 @@
+//! [breaker]: mod@breaker
+//! [classify]: mod@classify
+//! [registry]: mod@registry
+//! [terms]: mod@terms
+#![cfg_attr(
+    feature = "pipeline",
+    doc = "
+[deadline]: mod@deadline
+[bulkhead]: mod@bulkhead
+[retry]: mod@retry
+[fallback]: mod@fallback
+[pipeline]: mod@pipeline
+[rollback]: mod@rollback
+"
+)]
+#![cfg_attr(feature = "http", doc = "[http]: mod@http")]
+#![cfg_attr(feature = "metrics", doc = "[metrics]: mod@metrics")]
+#![cfg_attr(feature = "testkit", doc = "[testkit]: mod@testkit")]
+#![cfg_attr(feature = "tower", doc = "[tower]: mod@tower")]
+#![doc = ""]
+// The first definition of a link holds: those above are for rustdoc, those at the end of the README
+// for whoever reads it as a file.
 #![doc = include_str!("../README.md")]
 #![deny(missing_docs)]
 
@@ -25,10 +47,15 @@ pub mod retry;
 #[cfg(feature = "pipeline")]
 pub mod rollback;
 mod sync;
+#[cfg(doc)]
+#[doc = include_str!("../docs/terms.md")]
+pub mod terms {}
 #[cfg(any(test, feature = "testkit"))]
 pub mod testkit;
 #[cfg(feature = "pipeline")]
 mod timer;
+#[cfg(feature = "tower")]
+pub mod tower;
 
 pub use breaker::{Breaker, FailurePolicy, Permit, Rejection, Settings, Snapshot, State};
 #[cfg(feature = "pipeline")]

@@ -1,8 +1,5 @@
 //! Undoing in reverse order what a failed operation has done, in the memory of this process.
-//!
-//! - [`Undo`] takes one step back. It may run more than once, so it must be idempotent.
-//! - [`Rollback`] collects the undos of the steps taken, and runs them backwards.
-//! - [`Backlog`] repeats in the background what couldn't be undone at once, until it succeeds.
+#![doc = include_str!("../docs/rollback.md")]
 
 use std::collections::HashSet;
 use std::fmt;

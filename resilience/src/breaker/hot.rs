@@ -1,14 +1,13 @@
 //! What calls read and count without taking the lock.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::lane::{Count, Lanes};
 use super::report::Facts;
+use super::time::Time;
 use super::watch::{Hung, Plan};
 use super::window::Slice;
 use super::word::{WATCH, Word};
-use crate::clock::Clock;
 use crate::sync::{ArcSwap, AtomicU64, Ordering};
 
 /// Read by all, written under the breaker's lock alone (the lanes apart).
@@ -30,8 +29,7 @@ pub(super) struct Hot {
     pub(super) hung_limit: AtomicU64,
     /// One more than the last slice in which they were counted.
     pub(super) hung_judged: AtomicU64,
-    pub(super) clock: Box<dyn Clock>,
-    origin: Instant,
+    pub(super) time: Time,
 }
 
 /// On a cache line of its own: what is written beside it must not slow those who read it.
@@ -83,7 +81,7 @@ impl Timing {
 }
 
 impl Hot {
-    pub(super) fn new(name: Arc<str>, facts: Facts, clock: Box<dyn Clock>) -> Self {
+    pub(super) fn new(name: Arc<str>, facts: Facts, time: Time) -> Self {
         Self {
             name,
             word: Line(AtomicU64::new(0)),
@@ -97,8 +95,7 @@ impl Hot {
             window_width: AtomicU64::new(1),
             hung_limit: AtomicU64::new(0),
             hung_judged: AtomicU64::new(0),
-            origin: clock.now(),
-            clock,
+            time,
         }
     }
 
@@ -110,9 +107,7 @@ impl Hot {
     /// Nanoseconds since the breaker was built.
     #[inline(always)]
     pub(super) fn now(&self) -> u64 {
-        let passed = self.clock.now().saturating_duration_since(self.origin);
-        // For 584 years.
-        passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos())
+        self.time.now()
     }
 
     /// The window's slice of this moment.

@@ -11,8 +11,8 @@ use super::permit::{End, Handle, Permit, Ticket};
 use super::policy::Waits;
 use super::report::{Facts, Rejection, Snapshot, State};
 use super::settings::Settings;
+use super::time::Time;
 use super::word::{DIRTY, WATCH, WINDOW, Word};
-use crate::clock::Clock;
 use crate::random::Random;
 use crate::sync::{Mutex, MutexGuard, Present};
 
@@ -67,14 +67,9 @@ fn acquire_with_care(breaker: Handle<'_>, word: Word) -> Result<Permit<'_>, Reje
 }
 
 impl Inner {
-    pub(super) fn new(
-        name: &str,
-        settings: Settings,
-        clock: Box<dyn Clock>,
-        random: Arc<Random>,
-    ) -> Self {
+    pub(super) fn new(name: &str, settings: Settings, time: Time, random: Arc<Random>) -> Self {
         let name: Arc<str> = name.into();
-        let since = clock.wall();
+        let since = time.wall();
         let facts = Facts {
             name: Arc::clone(&name),
             state: State::Closed,
@@ -82,7 +77,7 @@ impl Inner {
             until: 0,
             hint: 0,
         };
-        let hot = Hot::new(name, facts, clock);
+        let hot = Hot::new(name, facts, time);
         let waits = Waits::new(settings.open_for, settings.longest_open, random);
         let machine = Machine::new(settings, waits, since, &hot);
         Self { hot, machine: Mutex::new(machine), subscribers: Subscribers::default() }
@@ -347,12 +342,8 @@ impl Inner {
             EventKind::Reset => tracing::warn!(breaker, "circuit breaker reset"),
             EventKind::Reconfigured => tracing::info!(breaker, "circuit breaker reconfigured"),
         }
-        let event = Event {
-            breaker: Arc::clone(&self.hot.name),
-            at: self.hot.clock.wall(),
-            sequence,
-            kind,
-        };
+        let event =
+            Event { breaker: Arc::clone(&self.hot.name), at: self.hot.time.wall(), sequence, kind };
         self.subscribers.tell(&event);
     }
 }

@@ -209,7 +209,7 @@ impl Machine {
         }
         let half_opened = self.state == State::Open;
         if half_opened {
-            self.enter(State::HalfOpen, hot.clock.wall());
+            self.enter(State::HalfOpen, hot.time.wall());
         }
         let (probe, replaced) = self.probes.begin(now);
         self.publish(hot);
@@ -332,14 +332,14 @@ impl Machine {
         self.open_for = wait.min(LONGEST_OPEN);
         self.open_until = now + nanos(self.open_for);
         self.opened += 1;
-        self.enter(State::Open, hot.clock.wall());
+        self.enter(State::Open, hot.time.wall());
         self.empty_window(hot);
         let (reason, open_for) = (self.reason.clone(), self.open_for);
         self.announce(EventKind::Opened { from, reason, open_for })
     }
 
     fn close(&mut self, now: u64, hot: &Hot) {
-        self.enter(State::Closed, hot.clock.wall());
+        self.enter(State::Closed, hot.time.wall());
         self.reason = None;
         self.waits.restart();
         self.row = 0;
@@ -353,7 +353,7 @@ impl Machine {
         if self.state == state {
             return None;
         }
-        self.enter(state, hot.clock.wall());
+        self.enter(state, hot.time.wall());
         self.empty_window(hot);
         self.publish(hot);
         let open = state == State::ForcedOpen;

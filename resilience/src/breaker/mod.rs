@@ -1,14 +1,9 @@
 //! The circuit breaker: stops calling what doesn't answer, and finds out with one real call
 //! whether it does again.
-//!
-//! - [`Breaker`] hands out a [`Permit`] per call, or a [`Rejection`] that explains itself.
-//! - [`Settings`] say when it opens; [`FailurePolicy`] is the seam for other rules: any policy of
-//!   `failsafe` plugs in.
-//! - [`Snapshot`] and [`Events`] show what it does.
-//!
-//! Inside: `word` is what every call reads, `lane` what every call counts, `watch` the calls in
-//! flight and `window` their results over time, all of them without a lock; `machine` is the state
-//! machine behind the lock, which only a result that could change something takes.
+#![doc = include_str!("../../docs/breaker.md")]
+// Inside: `word` is what every call reads, `lane` what every call counts, `watch` the calls in
+// flight and `window` their results over time, all of them without a lock; `machine` is the state
+// machine behind the lock, which only a result that could change something takes.
 #![expect(clippy::inline_always, reason = "measured: a call between them costs more than they do")]
 
 mod cursor;
@@ -22,6 +17,7 @@ mod policy;
 mod probes;
 mod report;
 mod settings;
+mod time;
 mod watch;
 mod window;
 mod word;

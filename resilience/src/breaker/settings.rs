@@ -7,7 +7,8 @@ use std::time::Duration;
 use super::Breaker;
 use super::inner::Inner;
 use super::policy::FailurePolicy;
-use crate::clock::{Clock, SystemClock};
+use super::time::Time;
+use crate::clock::Clock;
 use crate::random::Random;
 
 /// When a [`Breaker`] opens, for how long, and how it probes. Everything here can be changed while
@@ -220,18 +221,13 @@ impl fmt::Debug for Settings {
 pub struct BreakerBuilder {
     name: String,
     settings: Settings,
-    clock: Box<dyn Clock>,
+    clock: Option<Box<dyn Clock>>,
     random: Arc<Random>,
 }
 
 impl BreakerBuilder {
     pub(super) fn new(name: String) -> Self {
-        Self {
-            name,
-            settings: Settings::new(),
-            clock: Box::new(SystemClock),
-            random: Arc::default(),
-        }
+        Self { name, settings: Settings::new(), clock: None, random: Arc::default() }
     }
 
     /// All settings at once.
@@ -240,10 +236,10 @@ impl BreakerBuilder {
         self
     }
 
-    /// Where the time comes from. The default is the [`SystemClock`]. Policies of `failsafe` that
+    /// Where the time comes from. The default is the [`SystemClock`](crate::SystemClock). Policies of `failsafe` that
     /// look at a clock (rates over a window) look at their own.
     pub fn clock(mut self, clock: impl Clock) -> Self {
-        self.clock = Box::new(clock);
+        self.clock = Some(Box::new(clock));
         self
     }
 
@@ -256,7 +252,7 @@ impl BreakerBuilder {
     /// The breaker, closed.
     pub fn build(self) -> Breaker {
         let Self { name, settings, clock, random } = self;
-        Breaker { inner: Arc::new(Inner::new(&name, settings, clock, random)) }
+        Breaker { inner: Arc::new(Inner::new(&name, settings, Time::new(clock), random)) }
     }
 }
 

@@ -1,8 +1,5 @@
 //! A bounded number of calls in flight.
-//!
-//! *When not to use it*: to limit calls per second (it bounds how many there are at a time), or in
-//! front of what has a bound of its own that waits as well, such as a connection pool: two queues in
-//! a row only hide each other.
+#![doc = include_str!("../../docs/bulkhead.md")]
 
 mod queue;
 #[cfg(test)]
@@ -32,7 +29,7 @@ use crate::timer;
 /// let (one, _two) = (bulkhead.try_acquire()?, bulkhead.try_acquire()?);
 /// assert_eq!(
 ///     bulkhead.try_acquire().unwrap_err().to_string(),
-///     "billing is busy: 2 calls are in flight, as many as there may be",
+///     "billing is busy: the limit on calls in flight (2) is reached",
 /// );
 /// drop(one);
 /// assert!(bulkhead.try_acquire().is_ok());
@@ -228,7 +225,7 @@ impl BulkheadFull {
 impl fmt::Display for BulkheadFull {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { bulkhead, limit, waited } = self;
-        write!(f, "{bulkhead} is busy: {limit} calls are in flight, as many as there may be")?;
+        write!(f, "{bulkhead} is busy: the limit on calls in flight ({limit}) is reached")?;
         if waited.is_zero() {
             return Ok(());
         }

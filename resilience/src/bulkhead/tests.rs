@@ -1,1 +1,267 @@
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 
+use futures_util::FutureExt;
+use futures_util::future::join_all;
+use tokio::task::yield_now;
+use tokio::time::{self, Instant};
+
+use super::*;
+use crate::random::Random;
+use crate::testkit::ManualClock;
+
+const fn ms(millis: u64) -> Duration {
+    Duration::from_millis(millis)
+}
+
+/// Room for many who wait, for a second each.
+fn bulkhead(limit: usize) -> Bulkhead {
+    Bulkhead::builder("billing", limit).queue(100, ms(1000)).build()
+}
+
+fn counts(bulkhead: &Bulkhead) -> (usize, usize) {
+    let snapshot = bulkhead.snapshot();
+    (snapshot.in_flight, snapshot.waiting)
+}
+
+/// Somebody who waits for a place, and once he has it waits to be told to leave.
+fn occupy(bulkhead: &Bulkhead) -> tokio::task::JoinHandle<Place<'static>> {
+    let bulkhead = bulkhead.clone();
+    tokio::spawn(async move { bulkhead.acquire_owned(None).await.expect("a place") })
+}
+
+async fn settle() {
+    for _ in 0..5 {
+        yield_now().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_more_than_the_limit_are_in_flight() {
+    let bulkhead = Bulkhead::builder("billing", 2).build();
+    let one = bulkhead.acquire(None).await.expect("a place");
+    let _two = bulkhead.try_acquire().expect("a place");
+    let full = bulkhead.acquire(None).await.expect_err("full");
+    assert_eq!((full.bulkhead(), full.limit(), full.waited()), ("billing", 2, Duration::ZERO));
+    assert!(bulkhead.clone().try_acquire().is_err());
+    assert_eq!(bulkhead.snapshot().rejected, 2);
+    drop(one);
+    assert!(bulkhead.try_acquire().is_ok());
+    assert_eq!(counts(&bulkhead), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_are_given_in_the_order_in_which_they_were_asked_for() {
+    let bulkhead = bulkhead(1);
+    let first = bulkhead.try_acquire().expect("a place");
+    let order = Mutex::new(Vec::new());
+    let all = join_all((0..20).map(|n| {
+        let (bulkhead, order) = (&bulkhead, &order);
+        async move {
+            let place = bulkhead.acquire(None).await.expect("a place");
+            order.lock().expect("no panic").push(n);
+            time::sleep(ms(1)).await;
+            drop(place);
+        }
+    }));
+    let ((), _) = tokio::join!(
+        async {
+            settle().await;
+            drop(first);
+            // Nobody gets in before those who wait, however fast he is.
+            assert!(bulkhead.try_acquire().is_err());
+        },
+        all
+    );
+    assert_eq!(*order.lock().expect("no panic"), (0..20).collect::<Vec<_>>());
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_queue_is_bounded_in_length() {
+    let bulkhead = Bulkhead::builder("billing", 1).queue(2, ms(1000)).build();
+    let place = bulkhead.try_acquire().expect("a place");
+    let waiting = [occupy(&bulkhead), occupy(&bulkhead)];
+    settle().await;
+    assert_eq!(counts(&bulkhead), (1, 2));
+    let started = Instant::now();
+    let full = bulkhead.acquire(None).await.expect_err("full");
+    assert_eq!((full.waited(), started.elapsed()), (Duration::ZERO, Duration::ZERO));
+    drop(place);
+    for waiting in waiting {
+        drop(waiting.await.expect("no panic"));
+    }
+    assert_eq!(counts(&bulkhead), (0, 0));
+    let snapshot = bulkhead.snapshot();
+    assert_eq!((snapshot.admitted, snapshot.queued, snapshot.rejected), (3, 2, 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_is_bounded_in_time() {
+    let bulkhead = Bulkhead::builder("billing", 1).queue(10, ms(50)).build();
+    let _place = bulkhead.try_acquire().expect("a place");
+    let started = Instant::now();
+    let full = bulkhead.acquire(None).await.expect_err("full");
+    assert_eq!(started.elapsed(), ms(50));
+    assert_eq!(
+        full.to_string(),
+        "billing is busy: the limit on calls in flight (1) is reached, \
+         and no place became free within 50 ms",
+    );
+    assert_eq!(counts(&bulkhead), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_wait_never_exceeds_the_deadline() {
+    let bulkhead = bulkhead(1);
+    let _place = bulkhead.try_acquire().expect("a place");
+    let started = Instant::now();
+    assert!(bulkhead.acquire(Some(Deadline::after(ms(30)))).await.is_err());
+    assert_eq!(started.elapsed(), ms(30));
+    let past = Deadline::at(started.into_std());
+    assert!(bulkhead.acquire(Some(past)).await.is_err());
+    assert!(bulkhead.acquire_owned(Some(past)).await.is_err());
+    assert_eq!(started.elapsed(), ms(30), "no time, no wait");
+    let far = Deadline::after(Duration::from_hours(1));
+    assert!(bulkhead.acquire(Some(far)).await.is_err());
+    assert_eq!(started.elapsed(), ms(1030), "a deadline makes no wait longer");
+}
+
+#[test]
+fn the_wait_goes_by_the_clock_that_is_given() {
+    let clock = ManualClock::new();
+    let builder = Bulkhead::builder("billing", 1).queue(1, ms(50));
+    let bulkhead = builder.clock(clock.clone()).build();
+    let _place = bulkhead.try_acquire().expect("a place");
+    let mut waiting = Box::pin(bulkhead.acquire(None));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    clock.advance(ms(49));
+    assert!(waiting.as_mut().now_or_never().is_none());
+    clock.advance(ms(1));
+    assert_eq!(waiting.now_or_never().expect("ready").expect_err("full").waited(), ms(50));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_gives_up_leaves_the_queue() {
+    let bulkhead = bulkhead(1);
+    let place = bulkhead.try_acquire().expect("a place");
+    let mut first = Box::pin(bulkhead.acquire(None));
+    let mut second = Box::pin(bulkhead.acquire(None));
+    assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+    drop(first);
+    assert_eq!(counts(&bulkhead), (1, 1));
+    drop(place);
+    assert!(second.await.is_ok());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_place_given_to_who_has_just_given_up_goes_to_the_next() {
+    let bulkhead = bulkhead(1);
+    let place = bulkhead.try_acquire().expect("a place");
+    let mut first = Box::pin(bulkhead.acquire(None));
+    let mut second = Box::pin(bulkhead.acquire(None));
+    assert!((&mut first).now_or_never().is_none() && (&mut second).now_or_never().is_none());
+    drop(place);
+    assert_eq!(counts(&bulkhead), (1, 1), "given to the first, who doesn't know yet");
+    drop(first);
+    assert_eq!(counts(&bulkhead), (1, 0));
+    drop(second.now_or_never().expect("its turn"));
+    assert_eq!(counts(&bulkhead), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_panic_gives_the_place_back() {
+    let bulkhead = bulkhead(1);
+    let inside = bulkhead.clone();
+    let task = tokio::spawn(async move {
+        let _place = inside.acquire(None).await;
+        panic!("a defect");
+    });
+    assert!(task.await.is_err());
+    assert_eq!(counts(&bulkhead), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn growing_lets_those_in_who_wait() {
+    let bulkhead = bulkhead(1);
+    let _place = bulkhead.try_acquire().expect("a place");
+    let waiting = [occupy(&bulkhead), occupy(&bulkhead), occupy(&bulkhead)];
+    settle().await;
+    bulkhead.resize(3);
+    settle().await;
+    assert_eq!(counts(&bulkhead), (3, 1));
+    assert_eq!(waiting.iter().filter(|task| task.is_finished()).count(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn shrinking_lets_calls_end_and_admits_none_before() {
+    let bulkhead = bulkhead(3);
+    let mut places: Vec<_> = (0..3).map(|_| bulkhead.try_acquire().expect("a place")).collect();
+    let waiting = occupy(&bulkhead);
+    settle().await;
+    bulkhead.resize(0);
+    assert_eq!(bulkhead.snapshot().limit, 1, "0 counts as 1");
+    for in_flight in [2, 1] {
+        places.pop();
+        settle().await;
+        assert_eq!(counts(&bulkhead), (in_flight, 1));
+    }
+    places.pop();
+    drop(waiting.await.expect("its turn"));
+    assert_eq!(counts(&bulkhead), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_snapshot_tells_how_long_was_waited() {
+    let bulkhead = bulkhead(1);
+    let place = bulkhead.try_acquire().expect("a place");
+    let waiting = occupy(&bulkhead);
+    time::sleep(ms(20)).await;
+    drop(place);
+    drop(waiting.await.expect("its turn"));
+    let expected = BulkheadSnapshot {
+        name: "billing".into(),
+        limit: 1,
+        in_flight: 0,
+        waiting: 0,
+        admitted: 2,
+        queued: 1,
+        waited: ms(20),
+        rejected: 0,
+    };
+    assert_eq!(bulkhead.snapshot(), expected);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 4)]
+async fn under_a_storm_of_callers_no_place_is_lost_and_none_is_given_twice() {
+    const LIMIT: usize = 4;
+    let bulkhead = Bulkhead::builder("billing", LIMIT).queue(1000, ms(60_000)).build();
+    let random = Arc::new(Random::seeded(3));
+    let inside = Arc::new(AtomicUsize::new(0));
+    let callers = (0..200).map(|_| {
+        let (bulkhead, random, inside) = (bulkhead.clone(), random.clone(), inside.clone());
+        tokio::spawn(async move {
+            for _ in 0..50 {
+                let patience = random.next_u64() % 4;
+                let place = bulkhead.acquire(None);
+                let place = tokio::select! {
+                    biased;
+                    place = place => place.expect("a place"),
+                    // Some give up after a few polls.
+                    () = async { for _ in 0..patience { yield_now().await } }, if patience < 3 => {
+                        continue;
+                    }
+                };
+                assert!(inside.fetch_add(1, Ordering::SeqCst) < LIMIT);
+                yield_now().await;
+                inside.fetch_sub(1, Ordering::SeqCst);
+                drop(place);
+            }
+        })
+    });
+    for caller in callers.collect::<Vec<_>>() {
+        caller.await.expect("no more than the limit");
+    }
+    assert_eq!(counts(&bulkhead), (0, 0));
+    let all: Vec<_> = (0..LIMIT).map(|_| bulkhead.try_acquire()).collect();
+    assert!(all.iter().all(Result::is_ok));
+}

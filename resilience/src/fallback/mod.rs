@@ -1,29 +1,5 @@
 //! What to answer when the live answer can't be had: a chain, read as it is written.
-//!
-//! ```
-//! use resilience::fallback::{self, LastKnown, Source};
-//! # #[derive(Debug)]
-//! # struct Unavailable;
-//!
-//! let prices = LastKnown::new(1000);
-//! let price = |live: Result<u32, Unavailable>| {
-//!     fallback::live(live).or_last_known(&prices, &"tea").or_declared(3)
-//! };
-//!
-//! // Nothing is known yet:
-//! assert_eq!(price(Err(Unavailable)).source, Source::Declared);
-//! assert_eq!(price(Ok(4)).source, Source::Live);
-//! // Remembered from the live one:
-//! let last = price(Err(Unavailable));
-//! assert_eq!(last.value, 4);
-//! assert!(matches!(last.source, Source::LastKnown { .. }));
-//! assert!(last.error.is_some(), "and why");
-//! ```
-//!
-//! One live answer that holds the values of many keys goes through [`live_each`].
-//!
-//! *When not to use it*: for decisions that must be right (stock, money, permissions), and for
-//! errors that are answers: see [`live_unless`].
+#![doc = include_str!("../../docs/fallback.md")]
 
 mod each;
 mod last_known;

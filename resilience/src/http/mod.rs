@@ -1,39 +1,7 @@
-//! HTTP calls to one dependency, through its breaker, within a deadline.
-//!
-//! - [`Transport`] holds the connections; the clients share it. The only module that knows
-//!   `reqwest`.
-//! - [`Client`] is bound to one dependency: base address, breaker, timeout, what its codes mean.
-//! - [`Request`] is one call. It either returns what was asked for, or a [`CallError`] that says
-//!   what is known: whose fault, whether anything may have happened, when to come back.
-//! - [`Context`] is what a request passes on to all the calls made for it.
-//!
-//! # What counts as what
-//!
-//! | Answer | Error | Effect | For the breaker |
-//! |---|---|---|---|
-//! | the expected status, with a readable body | | | success |
-//! | breaker open | [`Rejected`](ErrorKind::Rejected) | none | |
-//! | less than 1 ms left | [`DeadlineExceeded`](ErrorKind::DeadlineExceeded) | none | |
-//! | no connection | [`Connect`](ErrorKind::Connect) | none | failure |
-//! | none within the timeout | [`TimedOut`](ErrorKind::TimedOut) | unknown¹ | failure, or ignored where the deadline was the shorter |
-//! | connection reset or closed | [`Lost`](ErrorKind::Lost) | unknown¹ | failure |
-//! | anything that isn't what it should be | [`Unreadable`](ErrorKind::Unreadable) | unknown¹ | failure |
-//! | 4xx with one of the final codes | [`Refused`](ErrorKind::Refused) | none | success |
-//! | 409 `idempotency_in_progress` | [`Busy`](ErrorKind::Busy) | unknown | success |
-//! | 401 | [`Busy`](ErrorKind::Busy) | none | success |
-//! | 429 | [`Busy`](ErrorKind::Busy) | none | failure |
-//! | 503 with `X-Failed-Dependency` | [`Downstream`](ErrorKind::Downstream) | unknown² | success |
-//! | 503 `deadline_exceeded` | [`Unavailable`](ErrorKind::Unavailable) | unknown² | ignored |
-//! | any other 5xx | [`Unavailable`](ErrorKind::Unavailable) | unknown² | failure |
-//!
-//! ¹ *done* where the answer had begun with the expected status (and, for JSON, its type): the
-//! request was carried out, only the rest of the answer was lost, late, too long or unreadable.
-//! ² none where the code is one of the client's no-effect codes.
-//!
-//! An answer with *another* 2xx, or of another type, may come from something in between: its effect
-//! is unknown.
-//!
-//! An error body is a JSON object with a string `code` and a string `message`.
+//! HTTP calls to one dependency, through its pipeline, within a deadline.
+#![doc = include_str!("../../docs/http.md")]
+// `transport` is the only module that knows `reqwest`, and `tls` the only one that knows `native-tls`.
+// `exchange` is one attempt, and `meaning` what an answer means that isn't what was asked for.
 
 mod classify;
 mod client;

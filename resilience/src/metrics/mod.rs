@@ -1,32 +1,5 @@
 //! What is counted, through the `metrics` facade. The only module that knows it.
-//!
-//! | metric | kind | labels | meaning |
-//! |---|---|---|---|
-//! | `resilience_breaker_state` | gauge | `breaker`, `state` | 1 for the present state, 0 for the others |
-//! | `resilience_breaker_calls_total` | counter | `breaker`, `outcome` | calls let through that ended as `success`, `failure`, `ignored`, `abandoned` or `stale` |
-//! | `resilience_breaker_rejected_total` | counter | `breaker` | calls not let through |
-//! | `resilience_breaker_opened_total` | counter | `breaker` | how often it opened |
-//! | `resilience_breaker_in_flight` | gauge | `breaker` | calls under way |
-//! | `resilience_breaker_hung` | gauge | `breaker` | those that take longer than the slow threshold |
-//! | `resilience_breaker_dropped_events_total` | counter | `breaker` | events that a subscriber was too slow for |
-//! | `resilience_bulkhead_limit` | gauge | `bulkhead` | calls that there may be at a time |
-//! | `resilience_bulkhead_in_flight` | gauge | `bulkhead` | calls that have a place |
-//! | `resilience_bulkhead_waiting` | gauge | `bulkhead` | calls that wait for one |
-//! | `resilience_bulkhead_admitted_total` | counter | `bulkhead` | calls that got one |
-//! | `resilience_bulkhead_queued_total` | counter | `bulkhead` | those of them that had to wait |
-//! | `resilience_bulkhead_waited_milliseconds_total` | counter | `bulkhead` | for how long, all together |
-//! | `resilience_bulkhead_rejected_total` | counter | `bulkhead` | calls that got none |
-//! | `resilience_retries_total` | counter | `budget`, `outcome` | retries that were wanted, and `granted` or `denied` by the budget |
-//! | `resilience_retry_budget_available` | gauge | `budget` | retries that would be granted now |
-//! | `resilience_call_duration_seconds` | histogram | `dependency`, `outcome` | attempts that went out, by what they said about the dependency: `success`, `failure`, `ignored`, or `abandoned` when nobody waited any more |
-//!
-//! `breaker`, `bulkhead` and `budget` are a [`Key`](crate::registry::Key), `dependency` is its first
-//! part; they come from the code, and the other labels have the values above, so that the number of
-//! series is bounded.
-//!
-//! A breaker's way of a few nanoseconds has no room for the facade. It counts by itself, and
-//! [`Registry::publish`] takes the counts over: call it before each scrape. Durations are recorded
-//! as they happen, by the [HTTP client](crate::http).
+#![doc = include_str!("../../docs/metrics.md")]
 
 #[cfg(feature = "pipeline")]
 mod pipeline;

@@ -14,6 +14,31 @@ pub struct Error<E> {
     sent: bool,
 }
 
+type Boxed = Box<dyn std::error::Error + Send + Sync>;
+
+/// An error of any type, that is one itself: see [`Error::boxed`].
+#[derive(Debug)]
+pub struct AnyError(Boxed);
+
+impl AnyError {
+    /// What is in it.
+    pub fn into_inner(self) -> Box<dyn std::error::Error + Send + Sync> {
+        self.0
+    }
+}
+
+impl fmt::Display for AnyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for AnyError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        self.0.source()
+    }
+}
+
 /// What became of the last attempt.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
@@ -41,6 +66,12 @@ impl<E> Error<E> {
         Self { kind, attempts, sent }
     }
 
+    /// The operation failed before it was tried.
+    #[cfg(feature = "tower")]
+    pub(crate) fn unready(error: E) -> Self {
+        Self::new(ErrorKind::Failed(error), 0, false)
+    }
+
     /// What became of the last attempt.
     pub fn kind(&self) -> &ErrorKind<E> {
         &self.kind
@@ -49,6 +80,28 @@ impl<E> Error<E> {
     /// What became of the last attempt.
     pub fn into_kind(self) -> ErrorKind<E> {
         self.kind
+    }
+
+    /// The same, with another error of the operation.
+    pub fn map<F>(self, f: impl FnOnce(E) -> F) -> Error<F> {
+        let kind = match self.kind {
+            ErrorKind::Rejected(rejection) => ErrorKind::Rejected(rejection),
+            ErrorKind::BulkheadFull(full) => ErrorKind::BulkheadFull(full),
+            ErrorKind::DeadlineExceeded => ErrorKind::DeadlineExceeded,
+            ErrorKind::TimedOut { limit, inherited } => ErrorKind::TimedOut { limit, inherited },
+            ErrorKind::Failed(error) => ErrorKind::Failed(f(error)),
+        };
+        Error { kind, attempts: self.attempts, sent: self.sent }
+    }
+
+    /// In a box, whatever the operation's own error is. For most that is what `?` and `into` do, but
+    /// not for one that is boxed itself, as those of `tower` are: it is no [`std::error::Error`]. In
+    /// the box is an `Error<AnyError>`.
+    pub fn boxed(self) -> Boxed
+    where
+        E: Into<Boxed>,
+    {
+        self.map(|error| AnyError(error.into())).into()
     }
 
     /// How often the operation was tried; zero when something came before it.

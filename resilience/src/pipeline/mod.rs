@@ -1,59 +1,5 @@
-//! All that stands between a caller and a dependency, in one fixed order:
-//!
-//! **deadline → bulkhead → retry → breaker → timeout → call**
-//!
-//! | Stage | What it does | Why there |
-//! |---|---|---|
-//! | deadline | with no time left, nothing is begun; every stage below knows what is left | nobody waits for what comes after it |
-//! | bulkhead | bounds the calls in flight, and the wait for a place | a call is one call, however often it is tried: its place is held while it waits to be repeated |
-//! | retry | repeats what is worth it, allowed, and paid for by the budget | each attempt asks the breaker again, and counts there |
-//! | breaker | rejects while the dependency is down | it sees every attempt's true result |
-//! | timeout | ends an attempt | inside the breaker's permit: a call cut from outside is never heard of |
-//!
-//! Every stage is optional. With a future that is ready at once, nothing is allocated and no timer
-//! is made.
-//!
-//! ```
-//! use resilience::pipeline::{ErrorKind, Pipeline};
-//! use resilience::retry::{Advice, Retryable};
-//! use resilience::{Breaker, Bulkhead, Call, Deadline, Retry, RetryBudget};
-//! use std::time::Duration;
-//!
-//! #[derive(Debug, thiserror::Error)]
-//! #[error("connection refused")]
-//! struct Refused;
-//!
-//! impl Retryable for Refused {
-//!     fn advice(&self) -> Advice {
-//!         Advice::retry().without_effect()
-//!     }
-//! }
-//!
-//! # #[tokio::main(flavor = "current_thread")]
-//! # async fn main() {
-//! let billing = Pipeline::builder("billing")
-//!     .bulkhead(Bulkhead::builder("billing", 20).queue(20, Duration::from_millis(50)).build())
-//!     .retry(Retry::new(RetryBudget::builder("billing").build()))
-//!     .breaker(Breaker::builder("billing").build())
-//!     .timeout(Duration::from_millis(500))
-//!     .build();
-//!
-//! let call = Call::idempotent().deadline(Deadline::after(Duration::from_secs(2)));
-//! let paid = billing.call(call, |attempt| async move {
-//!     // Tell the next hop how long it may take: `attempt.limit`.
-//!     # let _ = attempt;
-//!     Ok::<_, Refused>("paid")
-//! });
-//! assert_eq!(paid.await.unwrap(), "paid");
-//!
-//! let failed = billing.call(Call::not_idempotent(), |_| async { Err::<(), _>(Refused) }).await;
-//! let error = failed.unwrap_err();
-//! assert!(!error.may_have_had_effect(), "no need to undo anything");
-//! assert!(matches!(error.kind(), ErrorKind::Failed(Refused)));
-//! # }
-//! ```
-//!
-//! *When not to use it*: round an inbound handler. It guards the calls *out*.
+//! All that stands between a caller and a dependency, in one fixed order.
+#![doc = include_str!("../../docs/pipeline.md")]
 
 mod builder;
 mod counts;
@@ -68,12 +14,12 @@ use std::time::{Duration, Instant};
 
 pub use builder::PipelineBuilder;
 pub use counts::PipelineSnapshot;
-pub use error::{Error, ErrorKind};
+pub use error::{AnyError, Error, ErrorKind};
 
 use counts::Counts;
 pub(crate) use error::NoAnswer;
 
-use crate::breaker::Breaker;
+use crate::breaker::{Breaker, Permit};
 use crate::bulkhead::Bulkhead;
 use crate::call::{Attempt, Call};
 use crate::classify::{Classify, Verdict};
@@ -98,15 +44,6 @@ struct Inner {
     timeout: Option<Duration>,
     clock: Box<dyn Clock>,
     counts: Counts,
-}
-
-/// What an attempt came to.
-struct Ended<T, E> {
-    result: Result<T, ErrorKind<E>>,
-    /// What to do about it.
-    advice: Advice,
-    /// Whether the operation was tried.
-    tried: bool,
 }
 
 /// The end of an attempt's time.
@@ -175,10 +112,10 @@ impl Pipeline {
     }
 
     /// [`call`](Self::call), with your own view of what a result says about the dependency, and of
-    /// what is worth another attempt ([`retry::never`](crate::retry::never) for nothing).
+    /// what is worth another attempt ([`Never`](crate::retry::Never) for nothing).
     ///
     /// An attempt that times out is a failure and worth another one; under an inherited limit it is
-    /// ignored, and the last.
+    /// ignored, and the last. One that the breaker rejects is the last as well.
     ///
     /// # Errors
     ///
@@ -196,11 +133,11 @@ impl Pipeline {
         let inner = &*self.inner;
         let mut now = inner.clock.now();
         let call = inner.narrow(call, now);
-        if let Err(kind) = inner.limit(call, now) {
+        if let Err(kind) = inner.limit(&call, now) {
             inner.counts.exceeded(&inner.name);
             return Err(Error::new(kind, 0, false));
         }
-        let mut run = inner.retry.as_ref().map(|retry| retry.begin(call, now));
+        let mut run = inner.retry.as_ref().map(|retry| retry.begin(&call, now));
         let _place = match &inner.bulkhead {
             None => None,
             Some(bulkhead) => Some(if let Some(place) = bulkhead.place() {
@@ -214,7 +151,7 @@ impl Pipeline {
         let (mut attempts, mut acted) = (0, false);
         let mut last = None;
         loop {
-            let limit = match inner.limit(call, now) {
+            let limit = match inner.limit(&call, now) {
                 Ok(limit) => limit,
                 Err(kind) => {
                     // A wait took longer than it should. The failure before it says more.
@@ -222,17 +159,33 @@ impl Pipeline {
                     return Err(Error::new(last.unwrap_or(kind), attempts, acted));
                 }
             };
-            let attempt = Attempt {
-                number: attempts + 1,
-                deadline: limit.map(|limit| Deadline::at(limit.end)),
-                limit: limit.map(|limit| limit.time),
+            let permit = match inner.breaker.as_ref().map(Breaker::acquire).transpose() {
+                Ok(permit) => permit,
+                Err(no) => return Err(Error::new(ErrorKind::Rejected(no), attempts, acted)),
             };
-            let ended = inner.attempt(classify, advise, &mut op, attempt, limit).await;
-            let Ended { result, advice, tried } = ended;
-            if tried {
-                attempts += 1;
-                acted |= !advice.is_without_effect();
-            }
+            attempts += 1;
+            let outcome = {
+                let future = pin!(op(Attempt::new(attempts, limit)));
+                match &limit {
+                    None => Ok(future.await),
+                    Some(limit) => {
+                        let ended = timer::until(&*inner.clock, limit.end, future).await;
+                        ended.ok_or(limit)
+                    }
+                }
+            };
+            let (result, advice) = match outcome {
+                Ok(result) => {
+                    let advice = inner.judge(permit, classify, advise, &result);
+                    (result.map_err(ErrorKind::Failed), advice)
+                }
+                Err(limit) => {
+                    let advice = inner.time_out(permit, advise, limit);
+                    let &Limit { time: limit, inherited, .. } = limit;
+                    (Err(ErrorKind::TimedOut { limit, inherited }), advice)
+                }
+            };
+            acted |= !advice.is_without_effect();
             let next = match &mut run {
                 Some(run) if advice.is_retry() => run.next(advice, inner.clock.now()),
                 _ => None,
@@ -276,7 +229,7 @@ impl Inner {
     }
 
     /// The time for an attempt that begins now, where there is a limit.
-    fn limit<E>(&self, call: Call, now: Instant) -> Result<Option<Limit>, ErrorKind<E>> {
+    fn limit<E>(&self, call: &Call, now: Instant) -> Result<Option<Limit>, ErrorKind<E>> {
         let own = call.timeout.or(self.timeout).or(self.longest);
         let Some(deadline) = call.deadline else {
             return Ok(own.map(|time| Limit::own(time, now)));
@@ -291,61 +244,58 @@ impl Inner {
         }))
     }
 
-    /// Breaker, timeout, call.
-    async fn attempt<T, E, F: Future<Output = Result<T, E>>>(
+    /// Takes an attempt's result into account, and says what to do about it.
+    #[inline]
+    fn judge<R>(
         &self,
-        classify: &impl Classify<Result<T, E>>,
-        advise: &impl Advise<Result<T, E>>,
-        op: &mut impl FnMut(Attempt) -> F,
-        attempt: Attempt,
-        limit: Option<Limit>,
-    ) -> Ended<T, E> {
-        let permit = match self.breaker.as_ref().map(Breaker::acquire).transpose() {
-            Ok(permit) => permit,
-            Err(rejection) => {
-                let result = Err(ErrorKind::Rejected(rejection));
-                return Ended { result, advice: Advice::never(), tried: false };
-            }
-        };
-        let settle = |verdict| {
-            if let Some(permit) = permit {
-                permit.settle(verdict);
-            }
-        };
-        let result = {
-            let future = pin!(op(attempt));
-            match limit {
-                None => Ok(future.await),
-                Some(limit) => {
-                    let ended = timer::until(&*self.clock, limit.end, future).await;
-                    ended.ok_or(limit)
-                }
-            }
-        };
-        let result = match result {
-            Ok(result) => result,
-            Err(Limit { time, inherited, .. }) => {
-                self.counts.timeout(&self.name, time, inherited);
-                settle(if inherited {
-                    Verdict::Ignored
-                } else {
-                    Verdict::Failure(NoAnswer(time).to_string().into())
-                });
-                let advice = if inherited { Advice::never() } else { Advice::retry() };
-                let result = Err(ErrorKind::TimedOut { limit: time, inherited });
-                return Ended { result, advice, tried: true };
-            }
-        };
-        let verdict = classify.classify(&result);
-        let advice = advise.advise(&result);
+        permit: Option<Permit<'_>>,
+        classify: &impl Classify<R>,
+        advise: &impl Advise<R>,
+        result: &R,
+    ) -> Advice {
+        let verdict = classify.classify(result);
+        let advice = advise.advise(result);
         if let Some(retry) = &self.retry
             && verdict == Verdict::Success
             && !(advice.is_retry() || advice.is_downstream())
         {
             retry.budget().deposit();
         }
-        settle(verdict);
-        Ended { result: result.map_err(ErrorKind::Failed), advice, tried: true }
+        if let Some(permit) = permit {
+            permit.settle(verdict);
+        }
+        advice
+    }
+
+    /// [`judge`](Self::judge), for an attempt that has no result.
+    fn time_out<R>(
+        &self,
+        permit: Option<Permit<'_>>,
+        advise: &impl Advise<R>,
+        limit: &Limit,
+    ) -> Advice {
+        let &Limit { time, inherited, .. } = limit;
+        self.counts.timeout(&self.name, time, inherited);
+        let (verdict, advice) = if inherited {
+            // It wasn't given the time that it may take.
+            (Verdict::Ignored, Advice::never())
+        } else {
+            (Verdict::Failure(NoAnswer(time).to_string().into()), advise.advise_on_timeout())
+        };
+        if let Some(permit) = permit {
+            permit.settle(verdict);
+        }
+        advice
+    }
+}
+
+impl Attempt {
+    fn new(number: u32, limit: Option<Limit>) -> Self {
+        Self {
+            number,
+            deadline: limit.map(|limit| Deadline::at(limit.end)),
+            limit: limit.map(|limit| limit.time),
+        }
     }
 }
 

@@ -1,28 +1,5 @@
 //! All breakers, bulkheads and retry budgets of a process, by dependency and class of operation.
-//!
-//! A [`Registry`] makes each of them once, shows them all in a [`Snapshot`], and with the feature
-//! `metrics` [publishes](Registry::publish) them. It is capped, so that keys that come from outside
-//! (a tenant, a host) can't fill the memory: when it is full, one that nobody holds and that
-//! remembers nothing makes way, and never one that is open or busy.
-//!
-//! ```
-//! use resilience::registry::{Key, Registry};
-//! use std::time::Duration;
-//!
-//! let registry = Registry::new();
-//! let billing = Key::new("billing");
-//! // Reads and writes fail for different reasons, and one must not close the way for the other.
-//! let reads = registry.breaker(&billing.class("read"), |breaker| breaker)?;
-//! let writes = registry.breaker(&billing.class("write"), |breaker| {
-//!     breaker.slow_call(Duration::from_secs(5))
-//! })?;
-//! assert_eq!(registry.snapshot().breakers.len(), 2);
-//! assert_eq!(registry.find_breaker("billing/write").map(|it| it.name().to_owned()),
-//!            Some(writes.name().to_owned()));
-//! # Ok::<(), resilience::registry::RegistryFull>(())
-//! ```
-//!
-//! *When not to use it*: a program with one dependency keeps its [`Breaker`] where it is used.
+#![doc = include_str!("../../docs/registry.md")]
 
 mod key;
 mod shelf;

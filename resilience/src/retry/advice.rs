@@ -65,6 +65,15 @@ impl Advice {
         self
     }
 
+    /// For an attempt that can't be followed by another one.
+    #[cfg(feature = "tower")]
+    pub(crate) fn for_the_last(mut self) -> Self {
+        if self.is_retry() {
+            self.kind = Kind::Never;
+        }
+        self
+    }
+
     /// Whether another attempt may end better.
     pub const fn is_retry(self) -> bool {
         matches!(self.kind, Kind::Retry)
@@ -101,6 +110,12 @@ pub trait Retryable {
 pub trait Advise<R: ?Sized> {
     /// What to do after this result.
     fn advise(&self, result: &R) -> Advice;
+
+    /// What to do after an attempt that took longer than it may, and so has no result. The default
+    /// is to make another, if the call is idempotent.
+    fn advise_on_timeout(&self) -> Advice {
+        Advice::retry()
+    }
 }
 
 impl<R: ?Sized, F: Fn(&R) -> Advice> Advise<R> for F {
@@ -115,6 +130,15 @@ pub fn by_error<T, E: Retryable>(result: &Result<T, E>) -> Advice {
 }
 
 /// Repeats nothing: an [`Advise`] for errors that know nothing of retries.
-pub fn never<R: ?Sized>(_: &R) -> Advice {
-    Advice::never()
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Never;
+
+impl<R: ?Sized> Advise<R> for Never {
+    fn advise(&self, _: &R) -> Advice {
+        Advice::never()
+    }
+
+    fn advise_on_timeout(&self) -> Advice {
+        Advice::never()
+    }
 }

@@ -1,14 +1,5 @@
 //! Making a call again that failed, within bounds.
-//!
-//! - [`Retry`] is the loop: attempts, elapsed time and the deadline bound it.
-//! - [`RetryBudget`] bounds what all loops together add to a dependency's traffic.
-//! - [`Backoff`] says how the waits grow.
-//! - [`Retryable`] is how an error says whether it is worth another attempt, and [`Advise`] how a
-//!   result does.
-//!
-//! *When not to use it*: for what is undone when it fails (undo it, or know what became of it, but
-//! don't do both); in more than one layer without budgets; for what a person can repeat with one
-//! click and better judgement.
+#![doc = include_str!("../../docs/retry.md")]
 
 mod advice;
 mod backoff;
@@ -20,13 +11,13 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-pub use advice::{Advice, Advise, Retryable, by_error, never};
+pub use advice::{Advice, Advise, Never, Retryable, by_error};
 pub use backoff::{Backoff, Delays};
 pub use budget::{RetryBudget, RetryBudgetBuilder, RetryBudgetSnapshot};
 
 use crate::call::{Attempt, Call, Idempotency};
 use crate::clock::{Clock, SystemClock};
-use crate::deadline::LEAST;
+use crate::deadline::{Deadline, LEAST};
 
 /// A loop that makes a call again while that is worth it, allowed, and paid for.
 ///
@@ -166,7 +157,7 @@ impl Retry {
         mut op: impl FnMut(Attempt) -> F,
     ) -> Result<T, E> {
         let mut now = self.clock.now();
-        let mut run = self.begin(call, now);
+        let mut run = self.begin(&call, now);
         loop {
             let attempt = Attempt {
                 number: run.attempt,
@@ -188,8 +179,15 @@ impl Retry {
         }
     }
 
-    pub(crate) fn begin(&self, call: Call, now: Instant) -> Run<'_> {
-        Run { retry: self, call, started: now, attempt: 1, delays: None }
+    pub(crate) fn begin(&self, call: &Call, now: Instant) -> Run<'_> {
+        Run {
+            retry: self,
+            idempotent: call.idempotency == Idempotency::Idempotent,
+            deadline: call.deadline,
+            started: now,
+            attempt: 1,
+            delays: None,
+        }
     }
 }
 
@@ -207,7 +205,8 @@ impl fmt::Debug for Retry {
 /// The attempts at one call: decides, and neither calls nor waits.
 pub(crate) struct Run<'a> {
     retry: &'a Retry,
-    call: Call,
+    idempotent: bool,
+    deadline: Option<Deadline>,
     started: Instant,
     /// The number of the present attempt.
     attempt: u32,
@@ -219,8 +218,7 @@ impl Run<'_> {
     /// The moment of the next attempt, after one that ended like this; none if there is to be none.
     pub(crate) fn next(&mut self, advice: Advice, now: Instant) -> Option<Instant> {
         let retry = self.retry;
-        let idempotent = self.call.idempotency == Idempotency::Idempotent;
-        if !advice.is_retry() || !(idempotent || advice.is_without_effect()) {
+        if !advice.is_retry() || !(self.idempotent || advice.is_without_effect()) {
             return None;
         }
         if self.attempt >= retry.attempts {
@@ -231,13 +229,14 @@ impl Run<'_> {
             return None;
         }
         let delays = self.delays.get_or_insert_with(|| retry.backoff.delays());
-        let wait = asked + delays.next()?;
-        let moment = now + wait;
+        // Whoever asks for ages, and is granted them by the settings, gets no overflow.
+        let wait = asked.checked_add(delays.next()?)?;
+        let moment = now.checked_add(wait)?;
         // A wait that ends too late brings nothing but a later answer.
-        if moment > self.started + retry.longest {
+        if moment.saturating_duration_since(self.started) > retry.longest {
             return None;
         }
-        if self.call.deadline.is_some_and(|deadline| deadline.remaining_at(moment) < LEAST) {
+        if self.deadline.is_some_and(|deadline| deadline.remaining_at(moment) < LEAST) {
             return None;
         }
         let dependency = retry.budget.name();

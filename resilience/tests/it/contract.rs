@@ -2,8 +2,10 @@
 
 use std::time::Duration;
 
-use resilience::http::{Client, Context, Effect, ErrorKind, HeaderName, HeaderValue, StatusCode};
-use resilience::{Deadline, State};
+use resilience::http::{
+    ByKind, Client, Context, Effect, ErrorKind, HeaderName, HeaderValue, StatusCode,
+};
+use resilience::{Classify, Deadline, State, Verdict};
 use serde_json::{Value, json};
 
 use crate::server::{self, Reaction, Server, answer, header};
@@ -97,6 +99,24 @@ async fn a_final_code_is_a_refusal_and_no_failure() {
         assert_eq!(error.refusal().expect("one").status, StatusCode::NOT_FOUND);
     }
     assert_eq!(client.breaker().state(), State::Closed);
+}
+
+#[tokio::test]
+async fn a_classification_of_ones_own_decides_what_counts() {
+    let server = Server::always(error_answer(404, &[], "not_found")).await;
+    let strict = |error: &ErrorKind| match error {
+        ErrorKind::Refused(_) => Verdict::Failure("knows nothing".into()),
+        other => ByKind.classify(other),
+    };
+    let client = Client::builder("billing", server.url.clone())
+        .final_codes(&["not_found"])
+        .classify(strict)
+        .build(&transport());
+    for _ in 0..3 {
+        client.get("/").fetch::<Value>(&cx()).await.expect_err("404");
+    }
+    let snapshot = client.breaker().snapshot();
+    assert_eq!((snapshot.state, snapshot.reason.as_deref()), (State::Open, Some("knows nothing")));
 }
 
 #[tokio::test]

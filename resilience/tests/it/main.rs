@@ -4,10 +4,13 @@
 
 mod contract;
 mod effects;
+mod examples;
 mod failures;
 mod http_proxy;
+mod layers;
 mod metrics;
 mod model;
+mod pages;
 mod proxy;
 mod recovery;
 mod retries;
@@ -15,6 +18,7 @@ mod rollback;
 mod server;
 mod subscriber;
 mod tls;
+mod tower;
 
 use std::time::Duration;
 

@@ -17,13 +17,18 @@ fn the_readme_says_what_happens() {
     let folder = folder();
     let _launcher = Launcher::ready(folder.path());
     let store = status(folder.path())["store"]["url"].as_str().unwrap().to_owned();
-    let expected: [&[&str]; 7] = [
+    let expected: [&[&str]; 8] = [
         &["HTTP/1.1 201 Created", "location: /api/v1/store/6d2cb5a0", r#"{"orderUid":""#],
         &[r#""status":"PAID","model":"Lego 8070","size":"M","#, "ON_WARRANTY"],
         &[r#""decision":"RETURN""#, "HTTP/1.1 204 No Content"],
         &[r#""status":"CANCELED""#, r#""degraded":["warehouse"],"stale":["warehouse"]"#],
         &[r#""code":"rolled_back""#, r#""dependency":"warehouse""#, "connection refused"],
         &["warehouse is ready"],
+        &[
+            r#""service":"store""#,
+            r#""name":"order/read","state":"closed""#,
+            r#""retryBudgets":[]"#,
+        ],
         &[r#""scope":"replica""#, r#""state":"forced_open""#, r#""state":"closed""#],
     ];
     // One shell for all of them, as its variables are used further down.

@@ -7,6 +7,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 
 use crate::server::{Reaction, Server, answer};
+use crate::soon;
 
 const ORDER: &str = "POST /orders HTTP/1.1\r\nHost: a\r\nContent-Length: 4\r\n\r\nbody";
 const LIST: &str = "GET /orders?all HTTP/1.1\r\nHost: a\r\nX-Request-Id: r-1\r\n\r\n";
@@ -27,7 +28,7 @@ async fn send(proxy: &HttpProxy, request: &str) -> TcpStream {
 
 async fn received(mut stream: TcpStream) -> Result<String, ErrorKind> {
     let mut text = String::new();
-    stream.read_to_string(&mut text).await.map_err(|error| error.kind())?;
+    soon(stream.read_to_string(&mut text)).await.map_err(|error| error.kind())?;
     Ok(text)
 }
 
@@ -41,7 +42,7 @@ async fn request_and_answer_pass_and_their_connection_ends_with_them() {
     let answer = ask(&proxy, ORDER).await.unwrap();
     assert!(answer.starts_with("HTTP/1.1 201 Whatever\r\nConnection: close\r\n"), "{answer}");
     assert!(answer.ends_with("\r\n\r\ndone"), "{answer}");
-    let request = server.request().await;
+    let request = soon(server.request()).await;
     assert!(request.contains("\r\nConnection: close\r\n") && request.ends_with("\r\n\r\nbody"));
     ask(&proxy, LIST).await.unwrap();
     let seen = proxy.seen();
@@ -96,11 +97,11 @@ async fn held_request_is_carried_out_when_released_although_its_sender_is_gone()
     let (mut server, proxy) = broken().await;
     let held = proxy.once("POST", Act::Hold);
     drop(send(&proxy, ORDER).await);
-    held.until_hits(1).await;
+    soon(held.until_hits(1)).await;
     assert_eq!((server.hits(), held.served()), (0, 0));
     held.release();
-    assert!(server.request().await.starts_with("POST"));
-    held.until_served(1).await;
+    assert!(soon(server.request()).await.starts_with("POST"));
+    soon(held.until_served(1)).await;
     assert_eq!(proxy.seen()[0].status, Some(201));
 }
 
@@ -110,12 +111,12 @@ async fn healing_releases_what_is_held() {
     proxy.once("POST", Act::Hold);
     let late = proxy.on("GET", Act::Late);
     let (held, lost) = (send(&proxy, ORDER).await, send(&proxy, LIST).await);
-    late.until_hits(1).await;
+    soon(late.until_hits(1)).await;
     proxy.heal();
     assert!(received(held).await.unwrap().ends_with("done"));
     assert_eq!(received(lost).await, Ok(String::new()), "carried out, and its answer is lost");
-    server.request().await;
-    server.request().await;
+    soon(server.request()).await;
+    soon(server.request()).await;
 }
 
 #[tokio::test]
@@ -123,8 +124,8 @@ async fn held_answer_is_of_a_request_that_was_carried_out() {
     let (mut server, proxy) = broken().await;
     let held = proxy.once("POST", Act::HoldAnswer);
     let stream = send(&proxy, ORDER).await;
-    held.until_served(1).await;
-    server.request().await;
+    soon(held.until_served(1)).await;
+    soon(server.request()).await;
     assert_eq!(stream.try_read(&mut [0]).unwrap_err().kind(), ErrorKind::WouldBlock);
     held.release();
     assert!(received(stream).await.unwrap().ends_with("done"));
@@ -135,7 +136,7 @@ async fn hanging_request_never_arrives_and_ends_with_the_proxy() {
     let (server, proxy) = broken().await;
     let hung = proxy.on("*", Act::Hang);
     let stream = send(&proxy, ORDER).await;
-    hung.until_hits(1).await;
+    soon(hung.until_hits(1)).await;
     proxy.heal();
     ask(&proxy, LIST).await.unwrap();
     assert_eq!(server.hits(), 1, "the other one");
@@ -153,7 +154,7 @@ async fn answer_that_comes_after_its_request_was_forgotten_is_nobody_else_s() {
     let (_server, proxy) = broken().await;
     let held = proxy.once("POST", Act::Hold);
     let stream = send(&proxy, ORDER).await;
-    held.until_hits(1).await;
+    soon(held.until_hits(1)).await;
     proxy.forget();
     proxy.once("GET", Act::Reset);
     ask(&proxy, LIST).await.unwrap_err();

@@ -20,6 +20,8 @@ mod subscriber;
 mod tls;
 mod tower;
 
+use std::time::Duration;
+
 use resilience::http::{Client, Transport, TransportConfig};
 use url::Url;
 
@@ -32,4 +34,9 @@ fn client(base: &Url) -> Client {
         .final_codes(&["not_found", "sold_out"])
         .no_effect_codes(&["rolled_back"])
         .build(&transport())
+}
+
+/// Bounds the wait for something that is bound to happen: a broken promise fails, and doesn't hang.
+async fn soon<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_secs(20), event).await.expect("it never happens")
 }

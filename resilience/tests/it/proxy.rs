@@ -10,6 +10,8 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::mpsc;
 
+use crate::soon;
+
 /// A server that sends everything back, and tells the test what it got.
 struct Echo {
     address: SocketAddr,
@@ -41,7 +43,7 @@ impl Echo {
     }
 
     async fn heard(&mut self) -> Vec<u8> {
-        self.heard.recv().await.unwrap()
+        soon(self.heard.recv()).await.unwrap()
     }
 
     fn silent(&mut self) -> bool {
@@ -56,14 +58,17 @@ async fn broken() -> (Echo, Proxy) {
 }
 
 async fn connect(proxy: &Proxy) -> TcpStream {
-    TcpStream::connect(proxy.address()).await.unwrap()
+    let stream = TcpStream::connect(proxy.address()).await.unwrap();
+    // What is sent is sent at once, also while nobody acknowledges what went before.
+    stream.set_nodelay(true).unwrap();
+    stream
 }
 
 /// Sends this, and reads as much again.
 async fn ask(stream: &mut TcpStream, what: &[u8]) -> io::Result<Vec<u8>> {
     stream.write_all(what).await?;
     let mut answer = vec![0; what.len()];
-    stream.read_exact(&mut answer).await?;
+    soon(stream.read_exact(&mut answer)).await?;
     Ok(answer)
 }
 
@@ -87,14 +92,15 @@ async fn passes_everything_and_counts_it() {
     let mut stream = connect(&proxy).await;
     let (mut read, mut write) = stream.split();
     let mut back = vec![0; long.len()];
-    let (sent, received) = tokio::join!(write.write_all(&long), read.read_exact(&mut back));
+    let both = async { tokio::join!(write.write_all(&long), read.read_exact(&mut back)) };
+    let (sent, received) = soon(both).await;
     sent.and(received.map(drop)).unwrap();
     assert!(back == long);
     // The end of a stream passes as well, and the other direction goes on.
     write.shutdown().await.unwrap();
-    assert_eq!(read.read(&mut [0]).await.unwrap(), 0);
+    assert_eq!(soon(read.read(&mut [0])).await.unwrap(), 0);
     while !echo.heard().await.is_empty() {}
-    let counts = proxy.until(|counts| counts.open == 0).await;
+    let counts = soon(proxy.until(|counts| counts.open == 0)).await;
     assert_eq!((counts.accepted, counts.sent, counts.received), (1, 1_000_000, 1_000_000));
 }
 
@@ -104,9 +110,9 @@ async fn reset_ends_open_connections_and_new_ones() {
     let mut open = connect(&proxy).await;
     ask(&mut open, b"a").await.unwrap();
     proxy.set(Fault::Reset);
-    assert_eq!(open.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(soon(open.read(&mut [0])).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     let mut new = connect(&proxy).await;
-    assert_eq!(new.read(&mut [0]).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
+    assert_eq!(soon(new.read(&mut [0])).await.unwrap_err().kind(), ErrorKind::ConnectionReset);
     proxy.heal();
     assert_eq!(ask(&mut connect(&proxy).await, b"b").await.unwrap(), b"b");
 }
@@ -157,7 +163,7 @@ async fn black_hole_accepts_and_is_silent_even_when_it_is_over() {
     assert!(echo.silent() && !arrived(&open) && !arrived(&new));
     assert_eq!(ask(&mut connect(&proxy).await, b"b").await.unwrap(), b"b");
     drop((open, new));
-    proxy.until(|counts| counts.open == 0).await;
+    soon(proxy.until(|counts| counts.open == 0)).await;
 }
 
 #[tokio::test]
@@ -179,11 +185,18 @@ async fn cut_reply_lets_so_many_bytes_back_and_the_request_is_carried_out() {
         let mut stream = connect(&proxy).await;
         stream.write_all(b"request").await.unwrap();
         let mut back = Vec::new();
-        stream.read_to_end(&mut back).await.unwrap();
+        soon(stream.read_to_end(&mut back)).await.unwrap();
         assert_eq!(back, b"request"[..after]);
         assert_eq!(echo.heard().await, b"request");
         assert!(echo.heard().await.is_empty());
     }
+    // However they come.
+    let mut stream = connect(&proxy).await;
+    assert_eq!(ask(&mut stream, b"ab").await.unwrap(), b"ab");
+    stream.write_all(b"cd").await.unwrap();
+    let mut back = Vec::new();
+    soon(stream.read_to_end(&mut back)).await.unwrap();
+    assert_eq!(back, b"c");
 }
 
 #[tokio::test]
@@ -198,7 +211,7 @@ async fn cut_request_lets_so_many_bytes_through() {
     assert_eq!(echo.heard().await, b"req");
     assert!(echo.heard().await.is_empty());
     let mut back = Vec::new();
-    let ended = stream.read_to_end(&mut back).await;
+    let ended = soon(stream.read_to_end(&mut back)).await;
     assert!(ended.is_ok() && b"req".starts_with(&back), "{ended:?} {back:?}");
 }
 
@@ -216,7 +229,7 @@ async fn hold_keeps_bytes_back_until_another_fault_is_set() {
     proxy.set(Fault::CutReply { after: 2 });
     assert_eq!(echo.heard().await, b"held");
     let mut back = Vec::new();
-    open.read_to_end(&mut back).await.unwrap();
+    soon(open.read_to_end(&mut back)).await.unwrap();
     assert_eq!(back, b"he");
 }
 
@@ -230,7 +243,7 @@ async fn delay_is_in_both_directions_by_the_given_clock() {
     let mut stream = connect(&proxy).await;
     stream.write_all(b"a").await.unwrap();
     let start = clock.now();
-    while !arrived(&stream) {
+    while !arrived(&stream) && clock.now() - start < DELAY * 10 {
         nothing_more_happens().await;
         clock.advance(Duration::from_millis(10));
     }
@@ -241,7 +254,7 @@ async fn delay_is_in_both_directions_by_the_given_clock() {
     nothing_more_happens().await;
     assert!(!arrived(&stream));
     proxy.heal();
-    assert_eq!(stream.read(&mut [0]).await.unwrap(), 1);
+    assert_eq!(soon(stream.read(&mut [0])).await.unwrap(), 1);
 }
 
 #[tokio::test]
@@ -254,7 +267,7 @@ async fn throttle_lets_so_many_bytes_a_second_pass() {
     let mut stream = connect(&proxy).await;
     stream.write_all(&[1; 5_000]).await.unwrap();
     let start = clock.now();
-    while proxy.counts().sent < 5_000 {
+    while proxy.counts().sent < 5_000 && clock.now() - start < Duration::from_secs(10) {
         nothing_more_happens().await;
         let passed = (clock.now() - start).mul_f64(f64::from(RATE)).as_secs_f64();
         assert!(f64::from(u32::try_from(proxy.counts().sent).unwrap()) <= passed + 1.0);
@@ -286,7 +299,7 @@ async fn once_is_for_the_next_connections_in_turn() {
     nothing_more_happens().await;
     assert!(!arrived(&held));
     proxy.heal();
-    assert_eq!(held.read(&mut [0]).await.unwrap(), 1);
+    assert_eq!(soon(held.read(&mut [0])).await.unwrap(), 1);
     assert_eq!(ask(&mut connect(&proxy).await, b"c").await.unwrap(), b"c");
 }
 
@@ -308,6 +321,6 @@ async fn dropped_proxy_leaves_nothing_behind() {
     let address = proxy.address();
     drop(proxy);
     assert!(echo.heard().await.is_empty(), "upstream sees the end");
-    assert!(matches!(open.read(&mut [0]).await, Ok(0) | Err(_)), "and so does the client");
+    assert!(matches!(soon(open.read(&mut [0])).await, Ok(0) | Err(_)), "and so does the client");
     TcpListener::bind(address).await.unwrap();
 }

@@ -261,3 +261,13 @@ async fn a_status_alone_is_repeated_as_well() {
     client.delete("/").expect(StatusCode::NO_CONTENT).execute(&Context::new()).await.expect("done");
     assert_eq!(server.hits(), 2);
 }
+
+#[tokio::test]
+async fn an_answer_that_names_a_system_further_down_is_not_repeated_whatever_its_status() {
+    for status in [429, 500, 502, 503, 504] {
+        let failed = [("x-failed-dependency", "bank"), ("retry-after", "0")];
+        let (client, server) = client(vec![error(status, &failed, "dependency_unavailable")]).await;
+        let failed = fetch(client.get("/")).await.expect_err("it failed");
+        assert_eq!((failed.dependency(), server.hits()), ("bank", 1), "{status}");
+    }
+}

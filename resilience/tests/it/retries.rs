@@ -271,3 +271,12 @@ async fn an_answer_that_names_a_system_further_down_is_not_repeated_whatever_its
         assert_eq!((failed.dependency(), server.hits()), ("bank", 1), "{status}");
     }
 }
+
+#[tokio::test]
+async fn a_pause_too_long_to_count_is_not_taken_for_none() {
+    let endless = [("retry-after", "99999999999999999999999")];
+    let (client, server) = client(vec![error(503, &endless, "overloaded")]).await;
+    let error = fetch(client.get("/")).await.expect_err("it wants a pause");
+    assert!(error.retry_after().is_some_and(|pause| pause > Duration::from_hours(24 * 365)));
+    assert_eq!(server.hits(), 1, "it would come too early");
+}

@@ -158,7 +158,7 @@ impl Model {
             timed: self.spec.slow_call.is_some(),
             watch: self.watch.number,
             generation: self.generation,
-            lease_end: self.now.saturating_add(self.spec.probe_lease),
+            lease_end: self.now.saturating_add(self.spec.probe_lease.max(Duration::from_millis(1))),
             replaced: false,
             ended: None,
         });

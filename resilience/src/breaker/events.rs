@@ -160,6 +160,12 @@ impl Subscribers {
         }
     }
 
+    /// Whether anybody listens.
+    pub(super) fn is_any(&self) -> bool {
+        let queues = self.queues.lock().unwrap_or_else(PoisonError::into_inner);
+        queues.iter().any(|queue| queue.strong_count() > 0)
+    }
+
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
     }

@@ -1,5 +1,6 @@
 //! A call's way through the breaker: in, and out.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, PoisonError};
 use std::time::Duration;
 
@@ -21,6 +22,8 @@ pub(super) struct Inner {
     pub(super) hot: Hot,
     machine: Mutex<Machine>,
     pub(super) subscribers: Subscribers,
+    /// Its settings aren't those any more that it was built with.
+    pub(super) reconfigured: AtomicBool,
 }
 
 #[inline]
@@ -80,7 +83,12 @@ impl Inner {
         let hot = Hot::new(name, facts, time);
         let waits = Waits::new(settings.open_for, settings.longest_open, random);
         let machine = Machine::new(settings, waits, since, &hot);
-        Self { hot, machine: Mutex::new(machine), subscribers: Subscribers::default() }
+        Self {
+            hot,
+            machine: Mutex::new(machine),
+            subscribers: Subscribers::default(),
+            reconfigured: AtomicBool::new(false),
+        }
     }
 
     fn lock(&self) -> MutexGuard<'_, Machine> {
@@ -133,6 +141,7 @@ impl Inner {
 
     pub(super) fn reconfigure(&self, settings: Settings) {
         let now = self.hot.now();
+        self.reconfigured.store(true, Ordering::Relaxed);
         let announced = self.lock().reconfigure(settings, now, &self.hot);
         self.announce(Some(announced));
     }

@@ -158,7 +158,7 @@ impl Machine {
             .windows()
             .fold(WindowCounts::default(), |sum, window| sum.plus(window.counts(present)));
         match self.carried {
-            Some((carried, at)) if present.number - at < SLICES => sum.plus(carried),
+            Some((carried, at)) if present.number.saturating_sub(at) < SLICES => sum.plus(carried),
             _ => sum,
         }
     }

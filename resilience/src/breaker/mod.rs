@@ -29,6 +29,7 @@ mod tests;
 
 use std::fmt;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 pub use events::{Event, EventKind, Events};
 pub use permit::Permit;
@@ -271,11 +272,14 @@ impl Breaker {
         self.inner.subscribers.add(capacity)
     }
 
-    /// Whether one built afresh would be the same to everybody: nobody else has it, so no call is
-    /// under way either, and there is nothing that could make it open sooner.
+    /// Whether one built afresh would be the same to everybody: nobody else has it or listens to
+    /// it, so no call is under way either, its settings are still the first ones, and there is
+    /// nothing that could make it open sooner.
     pub(crate) fn is_dispensable(&self) -> bool {
         let word = self.inner.hot.word();
         Arc::strong_count(&self.inner) == 1
+            && !self.inner.subscribers.is_any()
+            && !self.inner.reconfigured.load(Ordering::Relaxed)
             && word.state() == State::Closed
             && !word.has(word::DIRTY)
             && self.snapshot().window.is_none_or(|window| window.calls == 0)

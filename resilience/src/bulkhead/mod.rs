@@ -112,9 +112,10 @@ impl Bulkhead {
         self.inner.queue.resize(limit);
     }
 
-    /// Whether nobody else has it: no call is under way or waiting then.
+    /// Whether nobody else has it, so that no call is under way or waiting, and its limit is still
+    /// the first one.
     pub(crate) fn is_dispensable(&self) -> bool {
-        Arc::strong_count(&self.inner) == 1
+        Arc::strong_count(&self.inner) == 1 && !self.inner.queue.is_resized()
     }
 
     /// All that there is to know about it at this moment.

@@ -15,6 +15,7 @@ pub(super) struct Queue {
 /// While a place is free, nobody waits.
 struct State {
     limit: usize,
+    resized: bool,
     /// The most that may wait.
     length: usize,
     in_flight: usize,
@@ -38,6 +39,7 @@ impl Queue {
     pub(super) fn new(limit: usize, length: usize) -> Self {
         let state = State {
             limit: limit.max(1),
+            resized: false,
             length,
             in_flight: 0,
             waiting: BTreeMap::new(),
@@ -86,7 +88,11 @@ impl Queue {
     }
 
     pub(super) fn resize(&self, limit: usize) {
-        self.change(|state| state.limit = limit.max(1));
+        self.change(|state| (state.limit, state.resized) = (limit.max(1), true));
+    }
+
+    pub(super) fn is_resized(&self) -> bool {
+        self.lock().resized
     }
 
     /// Gives the places that this makes free to those who wait.

@@ -177,6 +177,10 @@ impl ErrorKind {
             Self::Connect(_) | Self::Lost(_) | Self::Unreadable(_) | Self::TimedOut { .. } => {
                 Advice::retry()
             }
+            // Whatever the status: the one further down has been asked often enough.
+            Self::Busy(refusal) | Self::Unavailable(refusal) if refusal.dependency.is_some() => {
+                Advice::downstream()
+            }
             // The same credentials would be refused again.
             Self::Busy(refusal) if refusal.status == StatusCode::UNAUTHORIZED => Advice::never(),
             Self::Busy(refusal) => after(Advice::retry(), refusal),

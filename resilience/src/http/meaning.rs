@@ -108,6 +108,10 @@ fn failed_dependency(headers: &HeaderMap) -> Option<String> {
 
 fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let value = headers.get(RETRY_AFTER)?.to_str().ok()?.trim();
-    let seconds: u32 = value.parse().ok()?;
+    if value.is_empty() || !value.bytes().all(|byte| byte.is_ascii_digit()) {
+        return None;
+    }
+    // Digits alone fail for being too many: a pause too long to count is the longest one, not none.
+    let seconds: u32 = value.parse().unwrap_or(u32::MAX);
     Some(Duration::from_secs(seconds.into()))
 }

@@ -54,7 +54,8 @@ pub enum ErrorKind<E> {
         /// The time that it was given.
         limit: Duration,
         /// Whether that was what the call's deadline left, less than its own timeout. This says
-        /// nothing about the dependency, and the breaker ignores it.
+        /// nothing about the dependency, and the breaker ignores it, unless there is no such
+        /// timeout and it took longer than the breaker's slow threshold.
         inherited: bool,
     },
     /// It was made, and failed.

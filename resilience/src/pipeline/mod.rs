@@ -53,11 +53,13 @@ struct Limit {
     time: Duration,
     /// Less than the attempt's own timeout.
     inherited: bool,
+    /// The attempt has no timeout of its own at all.
+    outer: bool,
 }
 
 impl Limit {
     fn own(time: Duration, now: Instant) -> Self {
-        Self { end: Deadline::since(now, time).moment(), time, inherited: false }
+        Self { end: Deadline::since(now, time).moment(), time, inherited: false, outer: false }
     }
 }
 
@@ -115,7 +117,9 @@ impl Pipeline {
     /// what is worth another attempt ([`Never`](crate::retry::Never) for nothing).
     ///
     /// An attempt that times out is a failure and worth another one; under an inherited limit it is
-    /// ignored, and the last. One that the breaker rejects is the last as well.
+    /// the last, and ignored, or where there is no timeout that the limit could be shorter than,
+    /// [abandoned](Permit): a failure after the breaker's slow threshold. One that the breaker
+    /// rejects is the last as well.
     ///
     /// # Errors
     ///
@@ -230,7 +234,8 @@ impl Inner {
 
     /// The time for an attempt that begins now, where there is a limit.
     fn limit<E>(&self, call: &Call, now: Instant) -> Result<Option<Limit>, ErrorKind<E>> {
-        let own = call.timeout.or(self.timeout).or(self.longest);
+        let timeout = call.timeout.or(self.timeout);
+        let own = timeout.or(self.longest);
         let Some(deadline) = call.deadline else {
             return Ok(own.map(|time| Limit::own(time, now)));
         };
@@ -240,7 +245,12 @@ impl Inner {
         }
         Ok(Some(match own {
             Some(time) if time <= left => Limit::own(time, now),
-            _ => Limit { end: deadline.moment(), time: left, inherited: true },
+            _ => Limit {
+                end: deadline.moment(),
+                time: left,
+                inherited: true,
+                outer: timeout.is_none(),
+            },
         }))
     }
 
@@ -274,8 +284,14 @@ impl Inner {
         advise: &impl Advise<R>,
         limit: &Limit,
     ) -> Advice {
-        let &Limit { time, inherited, .. } = limit;
+        let &Limit { time, inherited, outer, .. } = limit;
         self.counts.timeout(&self.name, time, inherited);
+        if outer {
+            // Nobody has said how long it may take. It is given up like any call that is cut from
+            // outside, or one that hangs for as long as every deadline would never open the breaker.
+            drop(permit);
+            return Advice::never();
+        }
         let (verdict, advice) = if inherited {
             // It wasn't given the time that it may take.
             (Verdict::Ignored, Advice::never())

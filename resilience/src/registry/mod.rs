@@ -89,8 +89,8 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// When there are as many as there may be, and each is held by somebody, open, or remembers
-    /// something.
+    /// When there are as many as there may be, and each is held or listened to by somebody,
+    /// open, reconfigured, or remembers something.
     pub fn breaker(
         &self,
         key: &Key,
@@ -116,7 +116,7 @@ impl Registry {
     ///
     /// # Errors
     ///
-    /// When there are as many as there may be, and each is held by somebody.
+    /// When there are as many as there may be, and each is held by somebody or was resized.
     #[cfg(feature = "pipeline")]
     pub fn bulkhead(
         &self,

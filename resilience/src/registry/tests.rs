@@ -145,3 +145,27 @@ mod with_pipeline {
         other().expect("room");
     }
 }
+
+#[test]
+fn a_breaker_that_somebody_listens_to_does_not_make_way() {
+    let mut events = None;
+    let registry = full_of(|breaker| events = Some(breaker.subscribe(8)));
+    assert!(!makes_way(&registry), "who listens would never hear of its successor");
+    drop(events);
+    assert!(makes_way(&registry));
+}
+
+#[test]
+fn what_was_changed_live_does_not_make_way() {
+    assert!(!makes_way(&full_of(|breaker| breaker.reconfigure(breaker::Settings::new()))));
+}
+
+#[cfg(feature = "pipeline")]
+#[test]
+fn a_bulkhead_that_was_resized_does_not_make_way() {
+    let registry = Registry::with_capacity(1);
+    let bulkhead = |name| registry.bulkhead(&Key::new(name), 2, |bulkhead| bulkhead);
+    bulkhead("used").expect("room").resize(1);
+    assert!(bulkhead("new").is_err());
+    assert_eq!(bulkhead("used").expect("it is there").snapshot().limit, 1);
+}

@@ -261,3 +261,22 @@ async fn a_status_alone_is_repeated_as_well() {
     client.delete("/").expect(StatusCode::NO_CONTENT).execute(&Context::new()).await.expect("done");
     assert_eq!(server.hits(), 2);
 }
+
+#[tokio::test]
+async fn an_answer_that_names_a_system_further_down_is_not_repeated_whatever_its_status() {
+    for status in [429, 500, 502, 503, 504] {
+        let failed = [("x-failed-dependency", "bank"), ("retry-after", "0")];
+        let (client, server) = client(vec![error(status, &failed, "dependency_unavailable")]).await;
+        let failed = fetch(client.get("/")).await.expect_err("it failed");
+        assert_eq!((failed.dependency(), server.hits()), ("bank", 1), "{status}");
+    }
+}
+
+#[tokio::test]
+async fn a_pause_too_long_to_count_is_not_taken_for_none() {
+    let endless = [("retry-after", "99999999999999999999999")];
+    let (client, server) = client(vec![error(503, &endless, "overloaded")]).await;
+    let error = fetch(client.get("/")).await.expect_err("it wants a pause");
+    assert!(error.retry_after().is_some_and(|pause| pause > Duration::from_hours(24 * 365)));
+    assert_eq!(server.hits(), 1, "it would come too early");
+}

@@ -13,6 +13,7 @@ use http::request::Parts;
 use http::{HeaderName, StatusCode, header};
 use resilience::registry::Registry;
 use serde::Serialize;
+use url::{Host, Url};
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -147,11 +148,30 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
 }
 
 /// What a proxy adds to a request that it passes on.
-const PASSED_ON: [HeaderName; 3] =
-    [header::FORWARDED, HeaderName::from_static("x-forwarded-for"), HeaderName::from_static("via")];
+const PASSED_ON: [HeaderName; 4] = [
+    header::FORWARDED,
+    HeaderName::from_static("x-forwarded-for"),
+    HeaderName::from_static("x-real-ip"),
+    header::VIA,
+];
 
-/// The request comes from this machine itself, and through no proxy on it.
+/// The request comes from this machine itself, through no proxy on it, and not from a page of
+/// another site in its browser.
 struct Local;
+
+/// Whether it is no page's, or a page's of this machine. A foreign name can be made to lead here
+/// after its page was loaded: to the browser the two are one site, and only the origin tells.
+fn is_own_page(parts: &Parts) -> bool {
+    parts.headers.get_all(header::ORIGIN).iter().all(|origin| {
+        let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
+        match origin.as_ref().and_then(Url::host) {
+            Some(Host::Domain(name)) => name == "localhost",
+            Some(Host::Ipv4(address)) => address.is_loopback(),
+            Some(Host::Ipv6(address)) => address.is_loopback(),
+            None => false,
+        }
+    })
+}
 
 impl<S: Send + Sync> FromRequestParts<S> for Local {
     type Rejection = Failure;
@@ -159,7 +179,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Local {
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let near = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
-        if near && !PASSED_ON.iter().any(|name| parts.headers.contains_key(name)) {
+        let passed_on = PASSED_ON.iter().any(|name| parts.headers.contains_key(name));
+        if near && !passed_on && is_own_page(parts) {
             return Ok(Self);
         }
         Err(Failure::new(
@@ -205,8 +226,18 @@ mod tests {
 
     #[tokio::test]
     async fn commands_that_a_proxy_passes_on_are_not_from_this_machine() {
-        for name in ["forwarded", "x-forwarded-for", "via"] {
+        for name in ["forwarded", "x-forwarded-for", "x-real-ip", "via"] {
             assert!(!admitted(Some("127.0.0.1:4000"), &[(name, "x")]).await, "{name}");
+        }
+    }
+
+    #[tokio::test]
+    async fn commands_of_a_page_are_taken_from_a_page_of_this_machine_only() {
+        for own in ["http://localhost:8480", "http://127.0.0.1:8480", "http://[::1]:8480"] {
+            assert!(admitted(Some("127.0.0.1:4000"), &[("origin", own)]).await, "{own}");
+        }
+        for other in ["http://evil.example:8480", "http://localhost.evil.example", "null", ""] {
+            assert!(!admitted(Some("127.0.0.1:4000"), &[("origin", other)]).await, "{other}");
         }
     }
 }

@@ -143,3 +143,33 @@ fn lower_limit_of_hung_calls_holds_from_the_next_call_on() {
     assert!(breaker.acquire().is_err());
     assert_eq!(breaker.state(), State::Open);
 }
+
+/// A clock whose readings can arrive out of order, as those of two threads do.
+struct Readings(Arc<std::sync::Mutex<std::time::Instant>>);
+
+impl Clock for Readings {
+    fn now(&self) -> std::time::Instant {
+        *self.0.lock().expect("nobody panics with it")
+    }
+
+    fn wall(&self) -> std::time::SystemTime {
+        std::time::UNIX_EPOCH
+    }
+}
+
+#[test]
+fn a_result_whose_time_was_read_before_a_reconfiguration_counts_with_what_it_carries() {
+    let origin = std::time::Instant::now();
+    let time = Arc::new(std::sync::Mutex::new(origin));
+    let settings = || Settings::new().failure_rate(0.5).minimum_calls(2);
+    let breaker =
+        Breaker::builder("dependency").settings(settings()).clock(Readings(time.clone())).build();
+    *time.lock().unwrap() = origin + STEP;
+    permit(&breaker).failure("connection refused");
+    *time.lock().unwrap() = origin + STEP * 10;
+    breaker.reconfigure(settings().window(STEP * 20));
+    // Another thread read the clock first, and got the lock last.
+    *time.lock().unwrap() = origin + STEP * 8;
+    permit(&breaker).failure("connection refused");
+    assert_eq!(breaker.state(), State::Open);
+}

@@ -94,6 +94,33 @@ async fn calls_cut_by_an_outer_timeout_are_recorded() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn where_there_is_no_timeout_the_slow_threshold_judges_what_a_deadline_cuts() {
+    let pipeline = pipeline().breaker(breaker().slow_call(ms(100)).build()).build();
+    for (time, state) in [(ms(100), State::Closed), (ms(101), State::Open)] {
+        let call = Call::idempotent().deadline(Deadline::after(time));
+        let error = take(&pipeline, call, Duration::from_hours(1)).await.expect_err("too long");
+        assert!(matches!(error.kind(), ErrorKind::TimedOut { inherited: true, .. }));
+        assert_eq!(pipeline.breaker().expect("it has one").state(), state, "{time:?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_wait_in_the_queue_does_not_excuse_who_takes_all_the_rest_of_the_longest_time() {
+    let bulkhead = Bulkhead::builder("billing", 1).queue(1, ms(50)).build();
+    let pipeline = pipeline().longest(ms(200)).bulkhead(bulkhead.clone());
+    let pipeline = pipeline.breaker(breaker().slow_call(ms(100)).build()).build();
+    let place = bulkhead.try_acquire().expect("a place");
+    let leaves = async {
+        time::sleep(ms(50)).await;
+        drop(place);
+    };
+    let call = take(&pipeline, Call::idempotent(), Duration::from_hours(1));
+    let (ended, ()) = tokio::join!(call, leaves);
+    assert!(matches!(ended.expect_err("too long").kind(), ErrorKind::TimedOut { .. }));
+    assert_eq!(pipeline.breaker().expect("it has one").state(), State::Open);
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_ready_when_the_time_is_up_counts() {
     let pipeline = pipeline().timeout(ms(500)).build();
     assert!(take(&pipeline, Call::idempotent(), ms(500)).await.is_ok());

@@ -193,3 +193,19 @@ impl Drop for Subscribers {
         }
     }
 }
+
+#[cfg(all(test, not(loom)))]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn subscribers_that_are_gone_leave_nothing_behind() {
+        let subscribers = Subscribers::default();
+        let _stays = subscribers.add(1);
+        for _ in 0..100 {
+            drop(subscribers.add(1));
+        }
+        // The last one goes when another one comes.
+        assert_eq!(subscribers.queues.lock().unwrap().len(), 2);
+    }
+}

@@ -198,3 +198,40 @@ fn calls_on_many_threads_are_all_counted_wherever_they_end() {
         assert!(snapshot.window.is_none_or(|window| window.calls == 10_000));
     }
 }
+
+#[test]
+fn a_success_is_stale_when_the_breaker_opens_meanwhile_also_where_nothing_is_timed() {
+    let breaker =
+        Breaker::builder("dependency").consecutive_failures(1).without_slow_call().build();
+    let late = breaker.call(|| {
+        permit(&breaker).failure("connection refused");
+        Ok::<_, &str>("late")
+    });
+    assert_eq!(late.ok(), Some("late"));
+    let snapshot = breaker.snapshot();
+    assert_eq!((snapshot.state, snapshot.successes, snapshot.stale), (State::Open, 0, 1));
+}
+
+#[test]
+fn the_error_of_a_call_speaks_for_the_call_or_for_the_breaker() {
+    let breaker = Breaker::builder("dependency").consecutive_failures(1).build();
+    let failed = breaker.call(|| Err::<(), _>("no answer")).expect_err("it failed");
+    assert_eq!(failed.to_string(), "no answer");
+    let rejected = breaker.call(|| Ok::<_, &str>(())).expect_err("it is open");
+    assert!(rejected.to_string().starts_with("dependency is unavailable: no answer"));
+}
+
+#[test]
+fn permits_and_rejections_say_in_a_log_what_they_are() {
+    let (breaker, clock) = breaker();
+    assert!(format!("{:?}", permit(&breaker)).contains("probe: false"));
+    trip(&breaker);
+    clock.advance(OPEN_FOR);
+    let probe = permit(&breaker);
+    assert!(format!("{probe:?}").contains("probe: true"));
+    let rejection = breaker.acquire().expect_err("half-open");
+    let logged = format!("{rejection:?}");
+    for part in ["dependency", "HalfOpen", "connection refused", "retry_after: 500ms"] {
+        assert!(logged.contains(part), "{part} in {logged}");
+    }
+}

@@ -44,9 +44,8 @@ fn acquire_with_care(breaker: Handle<'_>, word: Word) -> Result<Permit<'_>, Reje
         let timing = inner.hot.start(now);
         return Ok(Permit::new(breaker, word, timing, 0));
     }
-    let facts = inner.hot.facts.load();
-    if !facts.state.admits() && now < facts.until {
-        return Err(inner.reject(facts, now));
+    if let Some(rejection) = inner.refuse(now) {
+        return Err(rejection);
     }
     let (admission, announced, word, facts) = {
         let mut machine = inner.lock();
@@ -99,6 +98,20 @@ impl Inner {
     fn reject(&self, facts: Present<Facts>, now: u64) -> Rejection {
         self.hot.lanes.bump(Count::Rejected);
         Rejection::new(facts, now)
+    }
+
+    /// A rejection, where it takes no lock to know that a call is rejected.
+    fn refuse(&self, now: u64) -> Option<Rejection> {
+        let facts = self.hot.facts.load();
+        let refuses = !facts.state.admits() && now < facts.until;
+        refuses.then(|| self.reject(facts, now))
+    }
+
+    /// [`refuse`](Self::refuse), unless every call is let through. Not inlined: what comes back is
+    /// smaller than a permit.
+    #[inline(never)]
+    pub(super) fn refuse_now(&self) -> Option<Rejection> {
+        if self.hot.word().state().admits() { None } else { self.refuse(self.hot.now()) }
     }
 
     /// Opens when too many calls hang; true when it did.

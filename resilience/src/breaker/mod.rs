@@ -198,6 +198,9 @@ impl Breaker {
             permit.settle(classify.classify(&result));
             result
         } else {
+            if let Some(rejection) = self.inner.refuse_now() {
+                return Err(Error::Rejected(rejection));
+            }
             let permit = self.acquire().map_err(Error::Rejected)?;
             let result = op();
             permit.settle(classify.classify(&result));

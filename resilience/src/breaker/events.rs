@@ -75,6 +75,8 @@ struct Queue {
 struct Waiting {
     events: VecDeque<Event>,
     waker: Option<Waker>,
+    /// The breaker is gone: nothing more comes.
+    ended: bool,
 }
 
 impl Queue {
@@ -89,20 +91,25 @@ impl Events {
         self.queue.lock().events.pop_front()
     }
 
-    /// The next event. Blocks the thread for it, at most this long.
+    /// The next event. Blocks the thread for it, at most this long, and not once the breaker is
+    /// gone.
     pub fn recv_timeout(&self, limit: Duration) -> Option<Event> {
         let waiting = self.queue.lock();
-        let empty = |waiting: &mut Waiting| waiting.events.is_empty();
+        let empty = |waiting: &mut Waiting| waiting.events.is_empty() && !waiting.ended;
         let waited = self.queue.arrived.wait_timeout_while(waiting, limit, empty);
         waited.unwrap_or_else(PoisonError::into_inner).0.events.pop_front()
     }
 
-    /// The next event, whenever it comes. Nothing is lost when the future is dropped.
-    pub async fn recv(&mut self) -> Event {
+    /// The next event, whenever it comes; none once the breaker is gone. Nothing is lost when the
+    /// future is dropped.
+    pub async fn recv(&mut self) -> Option<Event> {
         poll_fn(|cx| {
             let mut waiting = self.queue.lock();
             if let Some(event) = waiting.events.pop_front() {
-                return Poll::Ready(event);
+                return Poll::Ready(Some(event));
+            }
+            if waiting.ended {
+                return Poll::Ready(None);
             }
             waiting.waker = Some(cx.waker().clone());
             Poll::Pending
@@ -168,6 +175,22 @@ impl Subscribers {
 
     pub(super) fn dropped(&self) -> u64 {
         self.dropped.load(Ordering::Relaxed)
+    }
+}
+
+impl Drop for Subscribers {
+    fn drop(&mut self) {
+        let queues = self.queues.get_mut().unwrap_or_else(PoisonError::into_inner);
+        for queue in queues.iter().filter_map(Weak::upgrade) {
+            let mut waiting = queue.lock();
+            waiting.ended = true;
+            let waker = waiting.waker.take();
+            drop(waiting);
+            queue.arrived.notify_all();
+            if let Some(waker) = waker {
+                waker.wake();
+            }
+        }
     }
 }
 

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::cursor::Cut;
 use super::lane::{Count, Lanes};
 use super::report::Facts;
 use super::time::Time;
@@ -18,9 +19,10 @@ pub(super) struct Hot {
     pub(super) facts: ArcSwap<Facts>,
     /// The slow threshold in nanoseconds.
     pub(super) slow: AtomicU64,
-    /// See [`Plan`], and the width of its slices in nanoseconds.
+    /// See [`Plan`], and how it cuts time: the era's first slice begins when the era does.
     pub(super) watch_plan: AtomicU64,
     pub(super) watch_era: AtomicU64,
+    pub(super) watch_from: AtomicU64,
     pub(super) watch_width: AtomicU64,
     /// See [`Slice`], and its width in nanoseconds.
     pub(super) window_epoch: AtomicU64,
@@ -90,6 +92,7 @@ impl Hot {
             slow: AtomicU64::new(0),
             watch_plan: AtomicU64::new(0),
             watch_era: AtomicU64::new(0),
+            watch_from: AtomicU64::new(0),
             watch_width: AtomicU64::new(1),
             window_epoch: AtomicU64::new(0),
             window_width: AtomicU64::new(1),
@@ -120,7 +123,16 @@ impl Hot {
 
     /// The slice of this moment, as calls in flight are watched.
     pub(super) fn watch_slice(&self, now: u64) -> u64 {
-        now / self.watch_width.load(Ordering::Relaxed)
+        self.watch_cut(self.plan()).slice(now)
+    }
+
+    #[inline(always)]
+    fn watch_cut(&self, plan: Plan) -> Cut {
+        Cut {
+            width: self.watch_width.load(Ordering::Relaxed),
+            base: plan.era,
+            from: self.watch_from.load(Ordering::Relaxed),
+        }
     }
 
     /// Counts a result in the window.
@@ -130,7 +142,7 @@ impl Hot {
         let width = self.window_width.load(Ordering::Relaxed);
         self.lanes.with(|lane| {
             let window = lane.window();
-            let number = window.cursor.slice(now, width);
+            let number = window.cursor.slice(now, Cut::new(width));
             window.record(Slice { number, epoch }, failed, slow);
         });
     }
@@ -157,10 +169,10 @@ impl Hot {
     #[inline(always)]
     pub(super) fn start(&self, now: u64) -> Timing {
         let plan = self.plan();
-        let width = self.watch_width.load(Ordering::Relaxed);
+        let cut = self.watch_cut(plan);
         let slice = self.lanes.with(|lane| {
             lane.bump(Count::Started);
-            let slice = lane.cursor.slice(now, width);
+            let slice = lane.cursor.slice(now, cut);
             lane.watch.add(plan, slice, 1);
             slice
         });

@@ -346,7 +346,9 @@ impl Machine {
         self.policy.on_closed();
         self.empty_window(hot);
         // Calls that began under an earlier generation open nothing, however long they hang.
-        hot.watch_era.store(hot.watch_slice(now) + 1, Ordering::Relaxed);
+        let era = hot.watch_slice(now) + 1;
+        hot.watch_era.store(era, Ordering::Relaxed);
+        hot.watch_from.store(now, Ordering::Relaxed);
     }
 
     pub(super) fn force(&mut self, state: State, hot: &Hot) -> Option<Announced> {
@@ -397,5 +399,6 @@ fn set_slow_call(threshold: u64, hot: &Hot) {
         hot.watch_plan.fetch_add(1, Ordering::Relaxed);
         // Of slices of the former width.
         hot.watch_era.store(0, Ordering::Relaxed);
+        hot.watch_from.store(0, Ordering::Relaxed);
     }
 }

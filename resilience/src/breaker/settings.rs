@@ -160,9 +160,10 @@ macro_rules! settings {
             }
 
             /// How long a probe may take before another call is let through in its place. Make it
-            /// longer than a call's timeout. The default is 10 seconds.
+            /// longer than a call's timeout; less than a millisecond counts as one, or every call
+            /// could take the place of the last. The default is 10 seconds.
             pub fn probe_lease(mut $self, lease: Duration) -> Self {
-                $settings.probe_lease = lease;
+                $settings.probe_lease = lease.max(Duration::from_millis(1));
                 $self
             }
 

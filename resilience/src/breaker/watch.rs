@@ -5,6 +5,10 @@
 //! start, and the sum over all lanes is right. A call that started five slices ago is hung: a slice
 //! is a quarter of the slow threshold, so it is so at the earliest when it has taken longer than
 //! the threshold, and at the latest a quarter of it later.
+//!
+//! When the breaker closes, a new slice begins, so that calls from before are told from those after.
+//! The one that it cuts short lets calls from before seem up to a quarter of the threshold older
+//! than they are. They are shown, and open nothing.
 
 use crate::sync::{AtomicI64, AtomicU64, Ordering, add_signed, fence};
 

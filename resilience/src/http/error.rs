@@ -148,7 +148,9 @@ impl ErrorKind {
             Self::TimedOut { .. } | Self::Lost(_) | Self::Unreadable(_) => Effect::Unknown,
             // The earlier request that still runs may have its effect.
             Self::Busy(refusal) if refusal.status == StatusCode::CONFLICT => Effect::Unknown,
-            // Any other is turned away at the door: RFC 9110 (15.5.2) and RFC 6585 (4).
+            // In the service's own words, it was turned away at the door: RFC 9110 (15.5.2) and
+            // RFC 6585 (4). Something in between may have passed on what it then sent again.
+            Self::Busy(refusal) if refusal.code.is_none() => Effect::Unknown,
             Self::Busy(_)
             | Self::Invalid(_)
             | Self::Rejected(_)

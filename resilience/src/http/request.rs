@@ -103,14 +103,15 @@ impl Request {
         self
     }
 
-    /// Sends this `Idempotency-Key`, by which the service knows a request again. One that is no header value fails the call with
-    /// [`ErrorKind::Invalid`].
+    /// Sends this `Idempotency-Key`, by which the service knows a request again. One that is no
+    /// header value, or blank, fails the call with [`ErrorKind::Invalid`].
     pub fn idempotency_key(mut self, key: &str) -> Self {
         match HeaderValue::from_str(key) {
-            Ok(value) => {
+            // A blank one is none to the service, which would act on every repetition.
+            Ok(value) if !key.trim().is_empty() => {
                 self.headers.insert(IDEMPOTENCY_KEY, value);
             }
-            Err(_) => self.invalid = Some("its idempotency key is no header value".to_owned()),
+            _ => self.invalid = Some("its idempotency key is no header value".to_owned()),
         }
         self
     }

@@ -142,7 +142,7 @@ async fn busy_answers_are_retryable() {
     let cases = [
         (error_answer(409, &[], "idempotency_in_progress"), Effect::Unknown, State::Closed),
         (error_answer(401, &[], "unauthorized"), Effect::None, State::Closed),
-        (Reaction::Send(answer(401, &[], "")), Effect::None, State::Closed),
+        (Reaction::Send(answer(401, &[], "")), Effect::Unknown, State::Closed),
         (
             error_answer(429, &[("retry-after", "7")], "too_many_requests"),
             Effect::None,

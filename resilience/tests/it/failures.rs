@@ -244,8 +244,11 @@ async fn messages_and_reasons_name_no_address() {
 async fn what_can_not_be_built_is_not_sent() {
     let server = Server::always(Reaction::Hang).await;
     let client = client(&server.url);
-    let requests =
-        [client.post("/").idempotency_key("line\nbreak"), client.post("/").json(&f64_keys())];
+    let requests = [
+        client.post("/").idempotency_key("line\nbreak"),
+        client.post("/").idempotency_key(" "),
+        client.post("/").json(&f64_keys()),
+    ];
     for request in requests {
         let error = request.execute(&Context::new()).await.expect_err("invalid");
         assert!(matches!(error.kind(), ErrorKind::Invalid(_)), "{error:?}");

@@ -52,7 +52,7 @@ pub(super) struct Breaker {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(value_type = Option<String>)]
     reason: Option<Arc<str>>,
-    /// Milliseconds until a call has a chance, unless it is closed.
+    /// Milliseconds until a call has a chance, while it is open or half-open.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
     /// Calls that were let through.

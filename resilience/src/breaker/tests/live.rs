@@ -173,3 +173,17 @@ fn a_result_whose_time_was_read_before_a_reconfiguration_counts_with_what_it_car
     permit(&breaker).failure("connection refused");
     assert_eq!(breaker.state(), State::Open);
 }
+
+#[cfg(feature = "pipeline")]
+#[tokio::test]
+async fn a_subscriber_waits_for_what_comes_and_is_told_when_nothing_can() {
+    let (breaker, _) = breaker();
+    let mut events = breaker.subscribe(10);
+    let (first, ()) = tokio::join!(events.recv(), async { trip(&breaker) });
+    assert!(matches!(first.expect("an event").kind, EventKind::Opened { .. }));
+    breaker.reset();
+    drop(breaker);
+    assert_eq!(events.recv().await.expect("what came before").kind, EventKind::Reset);
+    assert_eq!(events.recv().await, None);
+    assert_eq!(events.recv_timeout(Duration::from_hours(1)), None, "without waiting");
+}

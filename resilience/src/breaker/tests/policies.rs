@@ -179,3 +179,19 @@ fn failing_probes_make_the_wait_grow_and_a_good_one_ends_that() {
     permit(&breaker).failure("x");
     assert_eq!(breaker.snapshot().retry_after, Some(OPEN_FOR));
 }
+
+#[test]
+fn a_burst_that_hangs_at_the_moment_of_recovery_opens_it_again() {
+    let (breaker, clock) = rates(Settings::new().slow_call(4 * STEP).hung_calls(5));
+    for _ in 0..3 {
+        permit(&breaker).failure("x");
+    }
+    clock.advance(OPEN_FOR);
+    permit(&breaker).success();
+    // In the same slice of time as the probe, and after it.
+    let burst: Vec<_> = (0..5).map(|_| permit(&breaker)).collect();
+    clock.advance(5 * STEP);
+    assert!(breaker.acquire().is_err());
+    assert_eq!(breaker.state(), State::Open);
+    drop(burst);
+}

@@ -170,3 +170,14 @@ fn fewer_probes_than_are_under_way_wait_for_as_many_leases_as_it_takes() {
     probe.success();
     assert_eq!(breaker.state(), State::Closed);
 }
+
+#[test]
+fn a_probe_without_a_lease_is_a_single_one_all_the_same() {
+    let clock = ManualClock::new();
+    let breaker = Breaker::builder("dependency").probe_lease(Duration::ZERO);
+    let breaker = breaker.clock(clock.clone()).build();
+    trip(&breaker);
+    clock.advance(OPEN_FOR);
+    let permits: Vec<_> = (0..1000).filter_map(|_| breaker.acquire().ok()).collect();
+    assert_eq!(permits.len(), 1);
+}

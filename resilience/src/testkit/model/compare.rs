@@ -4,7 +4,7 @@ use std::fmt;
 use std::time::Duration;
 
 use super::Model;
-use super::history::{Call, Count, Watch};
+use super::history::{Call, Count};
 use crate::breaker::{Snapshot, State};
 
 impl Model {
@@ -66,7 +66,7 @@ impl Model {
         moments.extend(self.probes().into_iter().map(|index| self.calls[index].lease_end));
         for call in self.under_way() {
             moments.extend(self.spec.slow_call.map(|threshold| call.started + threshold));
-            moments.extend(Watch::hangs_from(call, &self.spec));
+            moments.extend(self.watch.hangs_from(call, &self.spec));
         }
         moments.extend(self.window.moments(self.spec.window));
         moments.retain(|moment| *moment >= self.now);

@@ -20,8 +20,9 @@ pub(super) struct Call {
     pub(super) started: Duration,
     /// Whether anybody looked at the clock then.
     pub(super) timed: bool,
-    /// Of which watch it is.
+    /// Of which watch it is, and in which of its slices it started.
     pub(super) watch: u32,
+    pub(super) slice: u128,
     pub(super) generation: u64,
     /// For a probe.
     pub(super) lease_end: Duration,
@@ -102,31 +103,51 @@ fn nanos(nanos: u128) -> Duration {
 #[derive(Debug)]
 pub(super) struct Watch {
     pub(super) number: u32,
-    /// When the breaker was last closed; `None` while that was before the watch began.
-    pub(super) closed_at: Option<Duration>,
+    /// When the breaker was closed since the watch began. A new slice began each time.
+    closings: Vec<Duration>,
 }
 
 impl Watch {
     pub(super) fn new(number: u32) -> Self {
-        Self { number, closed_at: None }
+        Self { number, closings: Vec::new() }
+    }
+
+    pub(super) fn close(&mut self, now: Duration) {
+        self.closings.push(now);
+    }
+
+    /// The first slice since the breaker was last closed, and when it began.
+    fn last_closing(&self, width: u128) -> (u128, Duration) {
+        let mut first = (0, Duration::ZERO);
+        for &closing in &self.closings {
+            first = (first.0 + slice(closing.saturating_sub(first.1), width) + 1, closing);
+        }
+        first
+    }
+
+    pub(super) fn slice(&self, now: Duration, spec: &Spec) -> u128 {
+        Self::width(spec).map_or(0, |width| {
+            let (first, since) = self.last_closing(width);
+            first + slice(now.saturating_sub(since), width)
+        })
     }
 
     pub(super) fn is_hung(&self, call: &Call, now: Duration, spec: &Spec) -> bool {
         let under_way = call.ended.is_none() && call.watch == self.number;
-        under_way && Self::hangs_from(call, spec).is_some_and(|moment| moment <= now)
+        under_way && self.hangs_from(call, spec).is_some_and(|moment| moment <= now)
     }
 
     /// From when on this call is hung, if it is still under way.
-    pub(super) fn hangs_from(call: &Call, spec: &Spec) -> Option<Duration> {
+    pub(super) fn hangs_from(&self, call: &Call, spec: &Spec) -> Option<Duration> {
         let width = Self::width(spec)?;
-        Some(nanos((slice(call.started, width) + STEPS + 1) * width))
+        let (first, since) = self.last_closing(width);
+        let more = (call.slice + STEPS + 1).saturating_sub(first);
+        Some(since.saturating_add(nanos(more * width)))
     }
 
     /// Only those can open the breaker: the others were seen before it closed.
     pub(super) fn began_after_closing(&self, call: &Call, spec: &Spec) -> bool {
-        Self::width(spec).is_some_and(|width| {
-            self.closed_at.is_none_or(|closed| slice(call.started, width) > slice(closed, width))
-        })
+        Self::width(spec).is_some_and(|width| call.slice >= self.last_closing(width).0)
     }
 
     fn width(spec: &Spec) -> Option<u128> {

@@ -157,8 +157,9 @@ impl Model {
             started: self.now,
             timed: self.spec.slow_call.is_some(),
             watch: self.watch.number,
+            slice: self.watch.slice(self.now, &self.spec),
             generation: self.generation,
-            lease_end: self.now.saturating_add(self.spec.probe_lease),
+            lease_end: self.now.saturating_add(self.spec.probe_lease.max(Duration::from_millis(1))),
             replaced: false,
             ended: None,
         });
@@ -313,7 +314,7 @@ impl Model {
 
     fn close(&mut self, change: Change) {
         self.enter(State::Closed, change);
-        self.watch.closed_at = Some(self.now);
+        self.watch.close(self.now);
         self.own.on_closed();
         self.failed_probes = 0;
     }

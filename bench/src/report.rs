@@ -41,8 +41,9 @@ Every call succeeds. Ours has no slow threshold here: nothing in it needs the ti
 
 {closed}
 recloser knows no failures in a row; its default is the cheapest that it offers. tower-resilience is
-a service of `tower` and nothing else: its row includes the boxed future that each call is. The
-breaker is not all that it does, nor is it all that ours does.
+a service of `tower` and nothing else: its row includes the boxed future that each call is, and with
+eight threads mostly the putting to sleep and waking of threads, for its lock is handed over in turn.
+As tasks of one runtime they would have to wait less.
 
 ## With a clock
 

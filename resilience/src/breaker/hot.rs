@@ -200,6 +200,29 @@ impl Hot {
         });
     }
 
+    /// [`end`](Self::end), with a success. Not inlined: it is small, and so its callers stay.
+    #[inline(never)]
+    pub(super) fn end_success(&self, timing: Timing) {
+        self.end(timing, Count::Succeeded);
+    }
+
+    /// [`end`](Self::end) and [`record`](Self::record) in one, for a success.
+    #[inline(always)]
+    pub(super) fn end_in_window(&self, timing: Timing, now: u64, slow: bool) {
+        let plan = self.plan();
+        let epoch = self.window_epoch.load(Ordering::Relaxed);
+        let width = self.window_width.load(Ordering::Relaxed);
+        self.lanes.with(|lane| {
+            lane.bump(Count::Succeeded);
+            if let Some(slice) = timing.slice(plan).filter(|_| !timing.is_none()) {
+                lane.watch.add(plan, slice, -1);
+            }
+            let window = lane.window();
+            let number = window.cursor.slice(now, Cut::new(width));
+            window.record(Slice { number, epoch }, false, slow);
+        });
+    }
+
     pub(super) fn is_slow(&self, timing: Timing, now: u64) -> bool {
         timing.held(now) > self.slow.load(Ordering::Relaxed)
     }

@@ -206,11 +206,13 @@ impl Inner {
     /// An ordinary call succeeded.
     #[inline]
     pub(super) fn settle_success(&self, word: Word, timing: Timing) {
-        if word.is_plain() && self.hot.word() == word {
-            // Closed all the while, nothing to reset, nothing to time.
+        if word.has(WINDOW | DIRTY) || self.hot.word() != word {
+            self.succeed(word, timing);
+        } else if timing.is_none() {
+            // The same all the while, nothing to reset, nothing to time.
             self.hot.lanes.bump(Count::Succeeded);
         } else {
-            self.succeed(word, timing);
+            self.hot.end_success(timing);
         }
     }
 
@@ -218,19 +220,17 @@ impl Inner {
     fn succeed(&self, word: Word, timing: Timing) {
         let present = self.hot.word();
         let current = present.generation() == word.generation();
-        self.hot.end(timing, if current { Count::Succeeded } else { Count::Stale });
-        if !(current && present.state() == State::Closed && present.has(WINDOW | DIRTY)) {
-            return;
-        }
         let mut slow_at = None;
-        if present.has(WINDOW) {
-            let hot = &self.hot;
-            let now = hot.now();
-            let slow = hot.is_slow(timing, now);
-            hot.record(now, false, slow);
+        // Only a closed breaker has these two.
+        if current && present.has(WINDOW) {
+            let now = self.hot.now();
+            let slow = self.hot.is_slow(timing, now);
+            self.hot.end_in_window(timing, now, slow);
             slow_at = slow.then_some(now);
+        } else {
+            self.hot.end(timing, if current { Count::Succeeded } else { Count::Stale });
         }
-        if slow_at.is_some() || present.has(DIRTY) {
+        if current && (slow_at.is_some() || present.has(DIRTY)) {
             self.note_success(present, slow_at);
         }
     }

@@ -330,7 +330,7 @@ impl Machine {
     fn open(&mut self, wait: Duration, now: u64, hot: &Hot) -> Announced {
         let from = self.state;
         self.open_for = wait.min(LONGEST_OPEN);
-        self.open_until = now + nanos(self.open_for);
+        self.open_until = now.saturating_add(nanos(self.open_for));
         self.opened += 1;
         self.enter(State::Open, hot.time.wall());
         self.empty_window(hot);

@@ -37,7 +37,7 @@ impl Probes {
         let in_the_way = (self.len() + 1).saturating_sub(self.places);
         self.under_way.drain(..in_the_way);
         self.last += 1;
-        let probe = Probe { id: self.last, lease_end: now + self.lease };
+        let probe = Probe { id: self.last, lease_end: now.saturating_add(self.lease) };
         let place = self.under_way.partition_point(|other| other.lease_end <= probe.lease_end);
         self.under_way.insert(place, probe);
         (self.last, in_the_way > 0)

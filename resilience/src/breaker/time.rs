@@ -22,8 +22,8 @@ impl Time {
             Some(clock) => clock.now(),
         };
         let passed = now.saturating_duration_since(self.origin);
-        // For 584 years.
-        passed.as_secs() * 1_000_000_000 + u64::from(passed.subsec_nanos())
+        // It ends after 584 years.
+        u64::try_from(passed.as_nanos()).unwrap_or(u64::MAX)
     }
 
     pub(super) fn wall(&self) -> SystemTime {

@@ -13,7 +13,7 @@ use std::thread::available_parallelism;
 use super::cursor::Cursor;
 use super::watch::Watch;
 use super::window::Window;
-use crate::sync::{AtomicU64, Mutex, Ordering, add};
+use crate::sync::{AtomicU64, Mutex, MutexGuard, Ordering, add};
 
 /// Lanes for this many threads at least, two per core where that is more, and never more than the
 /// other bound.
@@ -88,23 +88,27 @@ impl Lanes {
     }
 
     /// Hands out the calling thread's lane, which nobody else writes meanwhile.
+    ///
+    /// Written in one place for both kinds of lanes: a closure that is handed on keeps what it
+    /// captures in memory, and that costs more than the rest.
     #[inline(always)]
     pub(super) fn with<R>(&self, write: impl FnOnce(&Lane) -> R) -> R {
-        match self.own.get(INDEX.get()) {
-            Some(lane) => write(lane),
-            None => self.with_any(write),
-        }
+        let (lane, _writing) = match self.own.get(INDEX.get()) {
+            Some(lane) => (lane, None),
+            None => self.any(),
+        };
+        write(lane)
     }
 
     #[cold]
-    fn with_any<R>(&self, write: impl FnOnce(&Lane) -> R) -> R {
+    #[inline(never)]
+    fn any(&self) -> (&Lane, Option<MutexGuard<'_, ()>>) {
         let index = assigned();
         if let Some(lane) = self.own.get(index) {
-            return write(lane);
+            return (lane, None);
         }
         let lane = &self.shared[index % SHARED];
-        let _writing = lane.shared.lock().unwrap_or_else(PoisonError::into_inner);
-        write(lane)
+        (lane, Some(lane.shared.lock().unwrap_or_else(PoisonError::into_inner)))
     }
 
     #[inline]

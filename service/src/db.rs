@@ -327,9 +327,9 @@ mod tests {
     use std::sync::mpsc::channel;
 
     use super::*;
-    use crate::cluster::testing::TestDatabase;
     use crate::config::Reader;
     use crate::tombstone;
+    use backing::postgres::testing::TestDatabase;
 
     /// What a process that is frozen in the middle of a transaction does to the others.
     #[tokio::test(flavor = "multi_thread")]

@@ -21,13 +21,11 @@
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | [`health`] | `/manage/health` |
 //! | `manage` | `/manage/resilience` |
-//! | [`cluster`] | a private PostgreSQL for the launcher and for tests |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
 pub mod answer;
 pub mod boot;
 pub mod cli;
-pub mod cluster;
 pub mod config;
 pub mod db;
 pub mod failure;

@@ -9,9 +9,10 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
+use backing::postgres::Cluster;
+use backing::{port, process};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
-use service::cluster::{Cluster, port, process};
 use tokio::process::Child;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};

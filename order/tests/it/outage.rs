@@ -1,7 +1,7 @@
 //! Order's own database goes away, and comes back.
 
+use backing::postgres::testing::TestCluster;
 use order::MIGRATIONS;
-use service::cluster::testing::TestCluster;
 use service::testing::network::Act;
 use service::testing::{assert_envelope, plumbing, until};
 use uuid::Uuid;

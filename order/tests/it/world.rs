@@ -4,10 +4,10 @@
 use std::future::Future;
 use std::time::Duration;
 
+use backing::postgres::testing::TestDatabase;
 use diesel_migrations::EmbeddedMigrations;
 use serde_json::{Value, json};
 use service::cli::Shutdown;
-use service::cluster::testing::TestDatabase;
 use service::testing::network::HttpProxy;
 use service::testing::{Call, Client, Response, TestServer, assert_envelope, config, sql, until};
 use tokio::net::TcpListener;

@@ -2,9 +2,9 @@
 
 use std::time::{Duration, Instant};
 
+use backing::postgres::testing::TestCluster;
 use futures_util::future::join_all;
 use serde_json::json;
-use service::cluster::testing::TestCluster;
 use service::testing::{Call, Client, Response, assert_envelope, until};
 use uuid::Uuid;
 

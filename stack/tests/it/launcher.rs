@@ -12,10 +12,10 @@ use std::path::Path;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
+use backing::postgres::testing::TestCluster;
+use backing::process::{in_folder, wait_until};
 use nix::sys::signal::{Signal, kill};
 use serde_json::{Value, json};
-use service::cluster::process::{in_folder, wait_until};
-use service::cluster::testing::TestCluster;
 
 use self::harness::{
     LIMIT, Launcher, SERVICES, folder, folder_with_mode, gone, http, is_ready, order, pid, program,

@@ -1,6 +1,6 @@
 //! Store's own database goes away, and comes back.
 
-use service::cluster::testing::TestCluster;
+use backing::postgres::testing::TestCluster;
 use service::testing::{plumbing, until};
 
 use crate::world::{SHORT, SOON, STOCK, World, bought};

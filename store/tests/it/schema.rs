@@ -1,7 +1,7 @@
 //! The database's own rules.
 
+use backing::postgres::testing::TestDatabase;
 use diesel::{Connection, PgConnection};
-use service::cluster::testing::TestDatabase;
 use service::migrate;
 use service::testing::sql;
 use store::{MIGRATIONS, models::User};

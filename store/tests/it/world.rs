@@ -1,8 +1,8 @@
 //! Store in front of the systems that Order's tests have, with a network between all of them that
 //! the test can break.
 
+use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
-use service::cluster::testing::TestDatabase;
 use service::testing::{Call, Client, Response, config, sql};
 use uuid::Uuid;
 

@@ -2,8 +2,8 @@
 
 use std::time::{Duration, Instant};
 
+use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
-use service::cluster::testing::TestDatabase;
 use service::testing::{Call, Client, TestServer, assert_envelope, config, sql, until};
 use tokio::net::TcpListener;
 use uuid::Uuid;

@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
-use service::cluster::testing::TestDatabase;
 use service::testing::bad_input::{Route, check, no_text, no_uuid};
 use service::testing::{TestServer, assert_envelope, operator, plumbing, until};
 use uuid::Uuid;

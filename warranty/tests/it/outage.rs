@@ -2,8 +2,8 @@
 
 use std::time::Duration;
 
+use backing::postgres::testing::TestCluster;
 use serde_json::json;
-use service::cluster::testing::TestCluster;
 use service::testing::{TestServer, plumbing, sql, until};
 use uuid::Uuid;
 

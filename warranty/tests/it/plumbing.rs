@@ -1,7 +1,7 @@
 //! What holds for every route, on Warranty's.
 
+use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
-use service::cluster::testing::TestDatabase;
 use service::testing::bad_input::{Route, check, no_integer, no_text};
 use service::testing::{TestServer, operator, plumbing};
 use uuid::Uuid;

@@ -1,6 +1,6 @@
 //! The database's own rules.
 
-use service::cluster::testing::TestDatabase;
+use backing::postgres::testing::TestDatabase;
 use service::migrate;
 use service::testing::sql;
 use warranty::MIGRATIONS;

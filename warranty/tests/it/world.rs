@@ -1,7 +1,7 @@
 //! A Warranty with a database of its own.
 
+use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
-use service::cluster::testing::TestDatabase;
 use service::testing::{Call, Client, TestServer, config, sql};
 use uuid::Uuid;
 use warranty::{Config, MIGRATIONS};

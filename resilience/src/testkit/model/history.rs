@@ -96,7 +96,10 @@ fn slice(moment: Duration, width: u128) -> u128 {
 }
 
 fn nanos(nanos: u128) -> Duration {
-    Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX))
+    const SECOND: u128 = 1_000_000_000;
+    let whole = |nanos| Duration::from_secs(u64::try_from(nanos / SECOND).unwrap_or(u64::MAX));
+    let rest = |nanos| Duration::from_nanos(u64::try_from(nanos % SECOND).unwrap_or_default());
+    whole(nanos).saturating_add(rest(nanos))
 }
 
 /// Over the calls in flight. A new one begins when the slow threshold changes.
@@ -133,13 +136,13 @@ impl Watch {
     }
 
     pub(super) fn is_hung(&self, call: &Call, now: Duration, spec: &Spec) -> bool {
-        let under_way = call.ended.is_none() && call.watch == self.number;
-        under_way && self.hangs_from(call, spec).is_some_and(|moment| moment <= now)
+        call.ended.is_none() && self.hangs_from(call, spec).is_some_and(|moment| moment <= now)
     }
 
-    /// From when on this call is hung, if it is still under way.
+    /// From when on this call is hung, if it is still under way. Calls of another watch never are:
+    /// their slices mean nothing in this one.
     pub(super) fn hangs_from(&self, call: &Call, spec: &Spec) -> Option<Duration> {
-        let width = Self::width(spec)?;
+        let width = Self::width(spec).filter(|_| call.watch == self.number)?;
         let (first, since) = self.last_closing(width);
         let more = (call.slice + STEPS + 1).saturating_sub(first);
         Some(since.saturating_add(nanos(more * width)))

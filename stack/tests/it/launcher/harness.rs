@@ -12,10 +12,10 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::mpsc::{Receiver, channel};
 use std::time::{Duration, Instant};
 
+use backing::process::{start_time, wait_until};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use serde_json::Value;
-use service::cluster::process::{start_time, wait_until};
 use tempfile::TempDir;
 
 pub(crate) const SERVICES: [&str; 4] = ["store", "order", "warehouse", "warranty"];

@@ -13,9 +13,9 @@ use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use backing::port;
+use backing::postgres::testing::{TestCluster, TestDatabase};
 use nix::sys::signal::Signal;
-use service::cluster::port;
-use service::cluster::testing::{TestCluster, TestDatabase};
 use service::testing::network::{HttpProxy, Rule};
 use service::testing::{Client, sql};
 use tempfile::TempDir;

@@ -2,7 +2,7 @@
 //!
 //! ```no_run
 //! # fn run_migrations(url: &str) -> Result<(), String> { Ok(()) }
-//! use service::cluster::testing::TestDatabase;
+//! use backing::postgres::testing::TestDatabase;
 //!
 //! let database = TestDatabase::new("warehouse", run_migrations);
 //! println!("{}", database.url());
@@ -166,8 +166,8 @@ mod tests {
     use std::convert::Infallible;
     use std::time::Duration;
 
-    use super::super::process::wait_until;
     use super::*;
+    use crate::process::wait_until;
 
     fn migrate(url: &str) -> Result<(), diesel::result::Error> {
         let mut connection = PgConnection::establish(url).unwrap();
@@ -239,7 +239,7 @@ mod tests {
             .find_map(|line| line.strip_prefix("FOLDER ").map(std::path::PathBuf::from))
             .unwrap();
         let data = folder.join("data");
-        let processes = || super::super::process::in_folder("postgres", &data);
+        let processes = || crate::process::in_folder("postgres", &data);
         assert!(!processes().is_empty());
         child.kill().unwrap();
         child.wait().unwrap();

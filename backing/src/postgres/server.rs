@@ -8,7 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Cluster, ClusterError, failed_to, port, process};
+use super::{Cluster, ClusterError, failed_to};
+use crate::{port, process};
 
 /// Recovery after a crash takes its time; a start from a clean stop takes some 50 ms.
 const READY: Duration = Duration::from_secs(30);

@@ -64,7 +64,7 @@ pub enum ClusterError {
 }
 
 /// `result.map_err(failed_to(|| "do this"))`
-pub(super) fn failed_to<S: Into<String>>(
+pub(crate) fn failed_to<S: Into<String>>(
     doing: impl FnOnce() -> S,
 ) -> impl FnOnce(io::Error) -> ClusterError {
     |source| ClusterError::Io { doing: doing().into(), source }

@@ -4,8 +4,8 @@ use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::account::Account;
-use super::{ClusterError, failed_to};
+use crate::account::Account;
+use crate::postgres::{ClusterError, failed_to};
 
 /// Blocks until the owner's end of the pipe closes, which the kernel does however the owner ends.
 /// Then SIGQUIT, PostgreSQL's immediate shutdown: the postmaster ends its children, those that are
@@ -30,10 +30,10 @@ while ! rm -rf -- "$1" 2>/dev/null && [ "$tries" -lt 20 ]; do sleep 0.1; tries=$
 
 /// The guardian's process. Dropped, it has removed the folder.
 #[derive(Debug)]
-pub(super) struct Guardian(Child);
+pub(crate) struct Guardian(Child);
 
 impl Guardian {
-    pub(super) fn watch(folder: &Path, account: Option<&Account>) -> Result<Self, ClusterError> {
+    pub(crate) fn watch(folder: &Path, account: Option<&Account>) -> Result<Self, ClusterError> {
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "sh"])

@@ -11,19 +11,19 @@ use nix::unistd::{Uid, User, geteuid};
 use sha2::{Digest as _, Sha256};
 use uuid::Uuid;
 
-use super::{ClusterError, failed_to};
+use crate::postgres::{ClusterError, failed_to};
 
 /// An unprivileged user to drop to.
 #[derive(Clone, Debug)]
-pub(super) struct Account {
-    pub(super) uid: u32,
-    pub(super) gid: u32,
-    pub(super) name: String,
+pub(crate) struct Account {
+    pub(crate) uid: u32,
+    pub(crate) gid: u32,
+    pub(crate) name: String,
 }
 
 impl Account {
     /// `None` unless we are root. A folder made by an ordinary user's run is used as that user.
-    pub(super) fn choose(folder: &Path) -> Result<Option<Self>, ClusterError> {
+    pub(crate) fn choose(folder: &Path) -> Result<Option<Self>, ClusterError> {
         if !geteuid().is_root() {
             return Ok(None);
         }
@@ -38,7 +38,7 @@ impl Account {
     }
 
     /// Makes the command run as this user (`Command` drops root's supplementary groups itself).
-    pub(super) fn apply(&self, command: &mut Command) {
+    pub(crate) fn apply(&self, command: &mut Command) {
         command.uid(self.uid).gid(self.gid);
     }
 
@@ -53,7 +53,7 @@ impl Account {
 }
 
 /// `wanted`, made and handed over; or its stable stand-in where `account` can't reach it.
-pub(super) fn settle(wanted: &Path, account: Option<&Account>) -> Result<PathBuf, ClusterError> {
+pub(crate) fn settle(wanted: &Path, account: Option<&Account>) -> Result<PathBuf, ClusterError> {
     let parent = wanted.parent().unwrap_or(wanted);
     fs::create_dir_all(parent).map_err(failed_to(|| format!("create {}", parent.display())))?;
     if claim(wanted, account)? {
@@ -76,7 +76,7 @@ pub(super) fn settle(wanted: &Path, account: Option<&Account>) -> Result<PathBuf
 }
 
 /// A new folder under one of the temporary ones.
-pub(super) fn temporary(account: Option<&Account>) -> Result<PathBuf, ClusterError> {
+pub(crate) fn temporary(account: Option<&Account>) -> Result<PathBuf, ClusterError> {
     let name = format!("postgres-ephemeral-{}", Uuid::new_v4().simple());
     let preferred = std::env::temp_dir();
     for parent in [&preferred, Path::new("/tmp"), Path::new("/var/tmp")] {

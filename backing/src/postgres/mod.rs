@@ -5,13 +5,8 @@
 //! - [`Cluster`] is the folder: `data/`, and the superuser's `password` (mode 0600) beside it.
 //! - [`Server`] is the running process, for callers that may block. Who supervises processes in its
 //!   own way takes [`Cluster::command`] and asks [`Cluster::is_ready`].
-//! - [`process`] and [`port`] are what it takes to do this on Linux without surprises.
 
-mod account;
 mod error;
-mod guardian;
-pub mod port;
-pub mod process;
 mod programs;
 mod server;
 pub mod testing;
@@ -28,10 +23,12 @@ use diesel::{Connection as _, PgConnection, RunQueryDsl as _};
 use nix::unistd::Pid;
 use uuid::Uuid;
 
-use self::account::Account;
+use crate::account::{self, Account};
+use crate::guardian::Guardian;
+use crate::process;
+
 pub use self::error::ClusterError;
-use self::error::failed_to;
-use self::guardian::Guardian;
+pub(crate) use self::error::failed_to;
 use self::programs::Programs;
 pub use self::server::Server;
 

@@ -1,0 +1,16 @@
+//! The servers behind the services, run privately: for the launcher, and for tests.
+//!
+//! | module | what it is |
+//! |---|---|
+//! | [`postgres`] | a PostgreSQL cluster of one's own, on a port of the loopback interface |
+//! | [`port`] | ports of the loopback interface |
+//! | [`process`] | what `/proc` tells about processes |
+//!
+//! Nothing in here runs as root, and what is ephemeral vanishes with the process that made it,
+//! however that ends.
+
+mod account;
+mod guardian;
+pub mod port;
+pub mod postgres;
+pub mod process;

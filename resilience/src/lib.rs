@@ -32,6 +32,8 @@ pub mod classify;
 pub mod clock;
 #[cfg(feature = "pipeline")]
 pub mod deadline;
+#[cfg(feature = "deferred")]
+pub mod deferred;
 #[cfg(feature = "pipeline")]
 pub mod fallback;
 #[cfg(feature = "http")]

@@ -1,0 +1,88 @@
+//! The one way to the caller's database.
+
+use std::error::Error;
+use std::fmt;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
+
+use diesel::r2d2::{ConnectionManager, Pool};
+use diesel::{Connection, PgConnection, QueryResult};
+use futures_util::future::BoxFuture;
+
+/// Work with a connection. It blocks.
+pub type Work = Box<dyn FnOnce(&mut PgConnection) -> QueryResult<()> + Send>;
+
+/// Where the ledger is: runs work with a connection, on a thread that may block.
+///
+/// Implemented for Diesel's [`Pool`]; implement it for a pool of your own.
+pub trait Database: Send + Sync + 'static {
+    /// Runs the work and ends with its result. It must fail rather than wait for long: what the
+    /// ledger can't do now, it does later.
+    fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>>;
+}
+
+/// The database can't be reached, or refused. Nothing is known of what was asked of it.
+#[derive(Clone, Debug)]
+pub struct DatabaseError(Arc<dyn Error + Send + Sync>);
+
+impl DatabaseError {
+    /// With its cause.
+    pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
+        Self(source.into().into())
+    }
+}
+
+impl fmt::Display for DatabaseError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the ledger's database can't be reached")
+    }
+}
+
+impl Error for DatabaseError {
+    fn source(&self) -> Option<&(dyn Error + 'static)> {
+        Some(&*self.0)
+    }
+}
+
+/// How long to wait for a connection out of a [`Pool`].
+const WAIT: Duration = Duration::from_secs(1);
+
+impl Database for Pool<ConnectionManager<PgConnection>> {
+    fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>> {
+        let pool = self.clone();
+        Box::pin(async move {
+            let worked = tokio::task::spawn_blocking(move || {
+                let mut conn = pool.get_timeout(WAIT).map_err(DatabaseError::new)?;
+                work(&mut conn).map_err(DatabaseError::new)
+            });
+            worked.await.map_err(DatabaseError::new)?
+        })
+    }
+}
+
+/// A shared [`Database`], with results.
+#[derive(Clone)]
+pub(super) struct Door(Arc<dyn Database>);
+
+impl Door {
+    pub(super) fn new(database: impl Database) -> Self {
+        Self(Arc::new(database))
+    }
+
+    /// Runs the work in one transaction.
+    pub(super) async fn run<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
+        let slot = Arc::new(Mutex::new(None));
+        let filled = Arc::clone(&slot);
+        let work: Work = Box::new(move |conn| {
+            let value = conn.transaction(work)?;
+            *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
+            Ok(())
+        });
+        self.0.run(work).await?;
+        let value = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
+        value.ok_or_else(|| DatabaseError::new("the database did not run what it was given"))
+    }
+}

@@ -1,0 +1,351 @@
+//! Every statement on the ledger.
+//!
+//! Who may act on a row is told by its token. Each step that somebody takes on a row names the token
+//! that it was given; no row means that somebody else has taken over, and to stop. Times are the
+//! database's.
+
+use std::time::Duration;
+
+use chrono::{DateTime, Utc};
+use diesel::prelude::*;
+use diesel::sql_query;
+use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use uuid::Uuid;
+
+use super::call::Deferral;
+
+/// A row that its reader is to carry out.
+#[derive(Clone, Debug, QueryableByName)]
+pub(super) struct Row {
+    #[diesel(sql_type = SqlUuid)]
+    pub(super) id: Uuid,
+    #[diesel(sql_type = SqlUuid)]
+    pub(super) token: Uuid,
+    #[diesel(sql_type = Text)]
+    pub(super) kind: String,
+    #[diesel(sql_type = Text)]
+    pub(super) payload: String,
+    #[diesel(sql_type = Text)]
+    pub(super) context: String,
+    #[diesel(sql_type = Integer)]
+    pub(super) attempts: i32,
+    #[diesel(sql_type = Integer)]
+    pub(super) strikes: i32,
+    #[diesel(sql_type = Timestamptz)]
+    pub(super) not_before: DateTime<Utc>,
+    #[diesel(sql_type = Timestamptz)]
+    pub(super) started_at: DateTime<Utc>,
+}
+
+/// A row that its reader is to publish.
+#[derive(Clone, Debug, QueryableByName)]
+pub(super) struct ToSend {
+    #[diesel(sql_type = SqlUuid)]
+    pub(super) id: Uuid,
+    #[diesel(sql_type = Text)]
+    pub(super) kind: String,
+}
+
+#[derive(QueryableByName)]
+struct Wait {
+    #[diesel(sql_type = Nullable<BigInt>)]
+    micros: Option<i64>,
+}
+
+fn micros(time: Duration) -> i64 {
+    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+}
+
+fn context(call: &Deferral) -> String {
+    serde_json::to_string(&call.context).unwrap_or_else(|_| "{}".to_owned())
+}
+
+/// Writes a call down. False when there is one of this id.
+pub(super) fn insert(conn: &mut PgConnection, call: &Deferral) -> QueryResult<bool> {
+    sql_query(
+        "INSERT INTO deferred (id, kind, payload, context, state, not_before)
+         VALUES ($1, $2, $3::json, $4::json, 'pending',
+                 clock_timestamp() + $5 * interval '1 microsecond')
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind::<SqlUuid, _>(call.id)
+    .bind::<Text, _>(call.kind)
+    .bind::<Text, _>(call.payload.get())
+    .bind::<Text, _>(context(call))
+    .bind::<BigInt, _>(micros(call.delay))
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// Writes a call down that the caller carries out itself, as long as the lease lasts. One of this id
+/// that is held already changes hands. False when it is in the runtime's hands, or over.
+pub(super) fn hold(
+    conn: &mut PgConnection,
+    call: &Deferral,
+    token: Uuid,
+    lease: Duration,
+    attempts: i32,
+) -> QueryResult<bool> {
+    sql_query(
+        "INSERT INTO deferred (id, kind, payload, context, state, not_before, token, lease_until,
+                               held, attempts, started_at)
+         VALUES ($1, $2, $3::json, $4::json, 'running', clock_timestamp(), $5,
+                 clock_timestamp() + $6 * interval '1 microsecond', true, $7,
+                 CASE WHEN $7 > 0 THEN clock_timestamp() END)
+         ON CONFLICT (id) DO UPDATE
+         SET token = excluded.token, lease_until = excluded.lease_until
+         WHERE deferred.state = 'running' AND deferred.held",
+    )
+    .bind::<SqlUuid, _>(call.id)
+    .bind::<Text, _>(call.kind)
+    .bind::<Text, _>(call.payload.get())
+    .bind::<Text, _>(context(call))
+    .bind::<SqlUuid, _>(token)
+    .bind::<BigInt, _>(micros(lease))
+    .bind::<Integer, _>(attempts)
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// Forgets a call that is held under this token. False when it isn't any more.
+pub(super) fn forget(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
+    sql_query("DELETE FROM deferred WHERE id = $1 AND token = $2 AND state = 'running' AND held")
+        .bind::<SqlUuid, _>(id)
+        .bind::<SqlUuid, _>(token)
+        .execute(conn)
+        .map(|rows| rows == 1)
+}
+
+/// Takes rows of these kinds that are due, to carry them out: the longest due first.
+pub(super) fn claim_due(
+    conn: &mut PgConnection,
+    kind: &str,
+    limit: i64,
+    token: Uuid,
+    lease: Duration,
+) -> QueryResult<Vec<Row>> {
+    sql_query(
+        "UPDATE deferred
+         SET state = 'running', held = false, token = $3, attempts = attempts + 1,
+             strikes = strikes + 1, started_at = clock_timestamp(),
+             lease_until = clock_timestamp() + $4 * interval '1 microsecond'
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE state = 'pending' AND mode = 'call' AND kind = $1
+                        AND not_before <= clock_timestamp()
+                        AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+                      ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
+         RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
+                   strikes, not_before, started_at",
+    )
+    .bind::<Text, _>(kind)
+    .bind::<BigInt, _>(limit)
+    .bind::<SqlUuid, _>(token)
+    .bind::<BigInt, _>(micros(lease))
+    .load(conn)
+}
+
+/// Takes rows that are due, to publish them. They stay pending until they are [`sent`].
+pub(super) fn claim_to_send(
+    conn: &mut PgConnection,
+    kinds: &[&str],
+    limit: i64,
+    token: Uuid,
+    lease: Duration,
+) -> QueryResult<Vec<ToSend>> {
+    sql_query(
+        "UPDATE deferred
+         SET token = $3, lease_until = clock_timestamp() + $4 * interval '1 microsecond'
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE state = 'pending' AND mode = 'call' AND kind = ANY($1)
+                        AND not_before <= clock_timestamp()
+                        AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+                      ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
+         RETURNING id, kind",
+    )
+    .bind::<Array<Text>, _>(kinds)
+    .bind::<BigInt, _>(limit)
+    .bind::<SqlUuid, _>(token)
+    .bind::<BigInt, _>(micros(lease))
+    .load(conn)
+}
+
+/// The broker has these.
+pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
+    sql_query(
+        "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
+         WHERE id = ANY($1) AND token = $2 AND state = 'pending'",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<SqlUuid, _>(token)
+    .execute(conn)
+}
+
+/// The broker has not taken these, or nobody knows: to be published again under another token.
+pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
+    sql_query(
+        "UPDATE deferred SET token = NULL, lease_until = NULL
+         WHERE id = ANY($1) AND token = $2 AND state = 'pending'",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<SqlUuid, _>(token)
+    .execute(conn)
+}
+
+/// Takes the row that a message names, to carry it out. Nothing when the message is stale. It may
+/// come before its sender has marked the row.
+pub(super) fn claim_sent(
+    conn: &mut PgConnection,
+    id: Uuid,
+    token: Uuid,
+    lease: Duration,
+) -> QueryResult<Option<Row>> {
+    sql_query(
+        "UPDATE deferred
+         SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
+             started_at = clock_timestamp(),
+             lease_until = clock_timestamp() + $3 * interval '1 microsecond'
+         WHERE id = $1 AND token = $2 AND state IN ('pending', 'sent')
+         RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
+                   strikes, not_before, started_at",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<SqlUuid, _>(token)
+    .bind::<BigInt, _>(micros(lease))
+    .get_result(conn)
+    .optional()
+}
+
+/// Still at it. False when somebody else has taken over.
+pub(super) fn heartbeat(
+    conn: &mut PgConnection,
+    id: Uuid,
+    token: Uuid,
+    lease: Duration,
+) -> QueryResult<bool> {
+    sql_query(
+        "UPDATE deferred SET lease_until = clock_timestamp() + $3 * interval '1 microsecond'
+         WHERE id = $1 AND token = $2 AND state = 'running'",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<SqlUuid, _>(token)
+    .bind::<BigInt, _>(micros(lease))
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// It is carried out. False when somebody else has taken over: nothing may be written then.
+pub(super) fn finish(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
+    sql_query(
+        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
+                             ended_at = clock_timestamp()
+         WHERE id = $1 AND token = $2 AND state = 'running'",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<SqlUuid, _>(token)
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// It is to be repeated, after this. What counts for nothing gives its strike back.
+pub(super) fn postpone(
+    conn: &mut PgConnection,
+    id: Uuid,
+    token: Uuid,
+    error: Option<&str>,
+    delay: Duration,
+    counts: bool,
+) -> QueryResult<bool> {
+    sql_query(
+        "UPDATE deferred
+         SET state = 'pending', held = false, token = NULL, lease_until = NULL,
+             strikes = CASE WHEN $5 THEN strikes ELSE greatest(strikes - 1, 0) END,
+             not_before = clock_timestamp() + $4 * interval '1 microsecond',
+             first_error = coalesce(first_error, $3),
+             first_error_at = coalesce(first_error_at, CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END),
+             last_error = coalesce($3, last_error),
+             last_error_at = CASE WHEN $3 IS NOT NULL THEN clock_timestamp() ELSE last_error_at END
+         WHERE id = $1 AND token = $2 AND state = 'running'",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<SqlUuid, _>(token)
+    .bind::<Nullable<Text>, _>(error)
+    .bind::<BigInt, _>(micros(delay))
+    .bind::<Bool, _>(counts)
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// It is given up.
+pub(super) fn park(
+    conn: &mut PgConnection,
+    id: Uuid,
+    token: Uuid,
+    reason: &str,
+) -> QueryResult<bool> {
+    sql_query(
+        "UPDATE deferred
+         SET state = 'parked', held = false, token = NULL, lease_until = NULL,
+             ended_at = clock_timestamp(), first_error = coalesce(first_error, $3),
+             first_error_at = coalesce(first_error_at, clock_timestamp()),
+             last_error = $3, last_error_at = clock_timestamp()
+         WHERE id = $1 AND token = $2 AND state = 'running'",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<SqlUuid, _>(token)
+    .bind::<Text, _>(reason)
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// Gives back what nobody is at any more: rows whose lease ran out. Returns how many.
+pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize> {
+    sql_query(
+        "UPDATE deferred
+         SET state = 'pending', held = false, token = NULL, lease_until = NULL,
+             not_before = clock_timestamp(),
+             first_error = coalesce(first_error, 'interrupted'),
+             first_error_at = coalesce(first_error_at, clock_timestamp()),
+             last_error = 'interrupted', last_error_at = clock_timestamp()
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE state = 'running' AND lease_until <= clock_timestamp()
+                      ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+}
+
+/// Takes back what the broker was given so long ago, to be given again. Returns how many.
+pub(super) fn recall(
+    conn: &mut PgConnection,
+    kind: &str,
+    older_than: Duration,
+    limit: i64,
+) -> QueryResult<usize> {
+    sql_query(
+        "UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE state = 'sent' AND kind = $1
+                        AND sent_at <= clock_timestamp() - $2 * interval '1 microsecond'
+                      ORDER BY sent_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
+    )
+    .bind::<Text, _>(kind)
+    .bind::<BigInt, _>(micros(older_than))
+    .bind::<BigInt, _>(limit)
+    .execute(conn)
+}
+
+/// How long until the next row of these kinds is due; nothing when there is none.
+pub(super) fn next_due(conn: &mut PgConnection, kinds: &[&str]) -> QueryResult<Option<Duration>> {
+    let wait: Wait = sql_query(
+        "SELECT greatest(0, ceil(extract(epoch FROM
+                    min(greatest(not_before, coalesce(lease_until, not_before))) - clock_timestamp())
+                    * 1000000))::bigint AS micros
+         FROM (SELECT unnest($1) AS kind) AS kinds
+         CROSS JOIN LATERAL (SELECT not_before, lease_until FROM deferred
+                             WHERE deferred.kind = kinds.kind AND state = 'pending' AND mode = 'call'
+                             ORDER BY not_before LIMIT 1) AS first",
+    )
+    .bind::<Array<Text>, _>(kinds)
+    .get_result(conn)?;
+    Ok(wait.micros.map(|micros| Duration::from_micros(u64::try_from(micros).unwrap_or_default())))
+}

@@ -17,7 +17,8 @@ test: prerequisites ## all tests but the long ones, on real PostgreSQL
 
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored --skip process_to_be_killed
+	$(CARGO) test --workspace --all-features -- --ignored --skip process_to_be_killed --skip quiet::
+	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	cd bench && $(CARGO) clippy --locked --all-targets -- --deny warnings
 
 # As Cargo.toml lists them, `default` (nothing) among them.

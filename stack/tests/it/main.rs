@@ -12,6 +12,7 @@ mod lost_replies;
 mod operator;
 mod outage;
 mod purchase;
+mod quiet;
 mod readme;
 mod reads;
 mod replicas;

@@ -7,11 +7,11 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
-use crate::launcher;
 use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
+use crate::{deferred, launcher};
 
 /// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
 /// process of its own.
@@ -55,6 +55,11 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
+    /// Lists, shows, retries and discards the calls that Store makes later
+    Deferred {
+        #[command(subcommand)]
+        command: Option<deferred::Command>,
+    },
     /// Runs one service in this process, by its own command line
     Service {
         name: Service,
@@ -92,6 +97,7 @@ impl Cli {
                     say(status.to_string().trim_end());
                 }
             }
+            Some(Command::Deferred { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Service { .. }) => {}
         }
         Ok(ExitCode::SUCCESS)

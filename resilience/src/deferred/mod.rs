@@ -7,6 +7,8 @@ mod call;
 mod database;
 mod handler;
 mod ledger;
+#[cfg(feature = "rabbitmq")]
+pub mod rabbitmq;
 
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 

@@ -21,6 +21,9 @@ const CONNECT: Duration = Duration::from_secs(2);
 /// as far away as one that doesn't accept.
 const OPEN: Duration = Duration::from_secs(5);
 
+/// For any answer: a broker that is frozen is noticed by whoever asks it something.
+pub(super) const ANSWER: Duration = Duration::from_secs(5);
+
 /// For a courteous end.
 const CLOSE: Duration = Duration::from_millis(500);
 
@@ -127,7 +130,7 @@ impl Line {
 
     /// A channel, or what keeps us from it.
     pub(super) async fn channel(&self) -> Result<Channel, Fault> {
-        within(OPEN, self.connection.create_channel()).await
+        within(ANSWER, self.connection.create_channel()).await
     }
 
     /// What happens to the connection.
@@ -145,7 +148,7 @@ impl Line {
     }
 
     /// Says goodbye, where there is somebody to say it to, and ends it.
-    pub(super) async fn close(self) {
+    pub(super) async fn close(&self) {
         let _ = timeout(CLOSE, self.connection.close(200, "bye".into())).await;
         self.socket.0.cut();
     }

@@ -3,16 +3,11 @@
 //! There is no alternate exchange: what it takes counts as routed, so a publish for a queue that is
 //! gone would be confirmed and not returned, and be taken for sent.
 
-use std::time::Duration;
-
 use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
-use super::line::{Fault, within};
-
-/// For an answer about the topology.
-const ANSWER: Duration = Duration::from_secs(5);
+use super::line::{ANSWER, Fault, within};
 
 /// A backstop. What is given up is given up by the ledger, which counts attempts; a broker counts
 /// deliveries of work that never ran.

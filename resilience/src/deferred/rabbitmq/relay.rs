@@ -186,14 +186,15 @@ impl Lane {
     ) -> lapin::Result<(Uuid, Confirmation)> {
         let message = Message { id: row.id, token };
         let options = BasicPublishOptions { mandatory: true, immediate: false };
-        let confirm = channel.basic_publish(
+        let body = message.body();
+        let publishing = channel.basic_publish(
             self.names.exchange(),
             row.kind.as_str().into(),
             options,
-            &message.body(),
+            &body,
             message.properties(),
         );
-        Ok((row.id, confirm.await?.await?))
+        Ok((row.id, publishing.await?.await?))
     }
 
     /// Writes down which of the rows the broker has.

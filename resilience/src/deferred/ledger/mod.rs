@@ -4,13 +4,19 @@
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
 //! database's.
 
+mod operators;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use uuid::Uuid;
+
+pub(super) use operators::{delete_done, depths, discard, get, hasten, list, lock, resume, stage};
 
 use super::call::Deferral;
 
@@ -35,6 +41,27 @@ pub(super) struct Row {
     pub(super) not_before: DateTime<Utc>,
     #[diesel(sql_type = Timestamptz)]
     pub(super) started_at: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Text>)]
+    pub(super) last_error: Option<String>,
+}
+
+impl Row {
+    /// What [`hold`] wrote for a first attempt.
+    pub(super) fn held(call: &Deferral, token: Uuid) -> Self {
+        let now = Utc::now();
+        Self {
+            id: call.id,
+            token,
+            kind: call.kind.to_owned(),
+            payload: call.payload.get().to_owned(),
+            context: context(call),
+            attempts: 1,
+            strikes: 0,
+            not_before: now,
+            started_at: now,
+            last_error: None,
+        }
+    }
 }
 
 /// A row that its reader is to publish.
@@ -135,7 +162,7 @@ pub(super) fn claim_due(
                         AND (lease_until IS NULL OR lease_until <= clock_timestamp())
                       ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
          RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at",
+                   strikes, not_before, started_at, last_error",
     )
     .bind::<Text, _>(kind)
     .bind::<BigInt, _>(limit)
@@ -191,10 +218,11 @@ pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> Qu
     .execute(conn)
 }
 
-/// Takes the row that a message names, to carry it out. Nothing when the message is stale. It may
-/// come before its sender has marked the row.
+/// Takes the row of this kind that a message names, to carry it out. Nothing when the message is
+/// stale. It may come before its sender has marked the row.
 pub(super) fn claim_sent(
     conn: &mut PgConnection,
+    kind: &str,
     id: Uuid,
     token: Uuid,
     lease: Duration,
@@ -204,13 +232,14 @@ pub(super) fn claim_sent(
          SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
              started_at = clock_timestamp(),
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id = $1 AND token = $2 AND state IN ('pending', 'sent')
+         WHERE id = $1 AND token = $2 AND kind = $4 AND state IN ('pending', 'sent')
          RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at",
+                   strikes, not_before, started_at, last_error",
     )
     .bind::<SqlUuid, _>(id)
     .bind::<SqlUuid, _>(token)
     .bind::<BigInt, _>(micros(lease))
+    .bind::<Text, _>(kind)
     .get_result(conn)
     .optional()
 }
@@ -314,22 +343,30 @@ pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize>
     .execute(conn)
 }
 
-/// Takes back what the broker was given so long ago, to be given again. Returns how many.
+/// Takes back what the broker was given so long ago, to be given again: all but so many, which it
+/// still has. Returns how many.
 pub(super) fn recall(
     conn: &mut PgConnection,
     kind: &str,
     older_than: Duration,
+    but: i64,
     limit: i64,
 ) -> QueryResult<usize> {
     sql_query(
-        "UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
+        "WITH old AS MATERIALIZED (SELECT clock_timestamp() - $2 * interval '1 microsecond' AS at)
+         UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
          WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'sent' AND kind = $1
-                        AND sent_at <= clock_timestamp() - $2 * interval '1 microsecond'
-                      ORDER BY sent_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
+                      WHERE state = 'sent' AND kind = $1 AND sent_at <= (SELECT at FROM old)
+                      ORDER BY sent_at
+                      LIMIT CASE WHEN $3 = 0 THEN $4 ELSE
+                          least($4, greatest(0, (SELECT count(*) FROM deferred
+                                                 WHERE state = 'sent' AND kind = $1
+                                                   AND sent_at <= (SELECT at FROM old)) - $3)) END
+                      FOR UPDATE SKIP LOCKED)",
     )
     .bind::<Text, _>(kind)
     .bind::<BigInt, _>(micros(older_than))
+    .bind::<BigInt, _>(but)
     .bind::<BigInt, _>(limit)
     .execute(conn)
 }

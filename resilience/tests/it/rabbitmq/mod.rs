@@ -2,8 +2,8 @@
 //! wiped.
 
 mod carrying;
-//mod crash;
+mod crash;
 mod gate;
 mod losing;
 mod rig;
-//mod storm;
+mod storm;

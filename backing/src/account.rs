@@ -23,7 +23,10 @@ pub(crate) struct Account {
 
 impl Account {
     /// `None` unless we are root. A folder made by an ordinary user's run is used as that user.
-    pub(crate) fn choose(software: Software, folder: &Path) -> Result<Option<Self>, Error> {
+    pub(crate) fn choose(
+        software: &'static Software,
+        folder: &Path,
+    ) -> Result<Option<Self>, Error> {
         if !geteuid().is_root() {
             return Ok(None);
         }
@@ -54,7 +57,7 @@ impl Account {
 
 /// `wanted`, made and handed over; or its stable stand-in where `account` can't reach it.
 pub(crate) fn settle(
-    software: Software,
+    software: &'static Software,
     wanted: &Path,
     account: Option<&Account>,
 ) -> Result<PathBuf, Error> {
@@ -80,7 +83,10 @@ pub(crate) fn settle(
 }
 
 /// A new folder under one of the temporary ones.
-pub(crate) fn temporary(software: Software, account: Option<&Account>) -> Result<PathBuf, Error> {
+pub(crate) fn temporary(
+    software: &'static Software,
+    account: Option<&Account>,
+) -> Result<PathBuf, Error> {
     let name = format!("{}-ephemeral-{}", software.prefix, Uuid::new_v4().simple());
     let preferred = std::env::temp_dir();
     for parent in [&preferred, Path::new("/tmp"), Path::new("/var/tmp")] {

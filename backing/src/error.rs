@@ -30,7 +30,7 @@ pub enum Error {
         "{}'s server programs ({}) were not found; install them, on Debian and Ubuntu: \
          apt-get install {} (or point {} at their folder)", .0.name, .0.programs, .0.package, .0.variable
     )]
-    NotInstalled(Software),
+    NotInstalled(&'static Software),
     /// The variable for the programs' folder is set, and wrong.
     #[error(
         "{} must be the folder of {}'s {}, and {} is not",
@@ -38,7 +38,7 @@ pub enum Error {
     )]
     WrongBindir {
         /// The server.
-        software: Software,
+        software: &'static Software,
         /// What the variable says.
         folder: PathBuf,
     },
@@ -47,7 +47,7 @@ pub enum Error {
         "{} must not run as root, and there is no user `{}` or `{}` to run it as",
         .0.name, .0.users[0], .0.users[1]
     )]
-    NoAccount(Software),
+    NoAccount(&'static Software),
     /// A folder that this server must not touch.
     #[error("{} belongs to another user, or others may write to it; remove it, or run as its owner", .0.display())]
     Foreign(PathBuf),

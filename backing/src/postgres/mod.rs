@@ -32,7 +32,7 @@ pub use self::server::Server;
 /// The superuser that a private cluster is made with.
 const SUPERUSER: &str = "postgres";
 
-pub(crate) const SOFTWARE: Software = Software {
+pub(crate) static SOFTWARE: &Software = &Software {
     name: "PostgreSQL",
     programs: "initdb, postgres",
     package: "postgresql",

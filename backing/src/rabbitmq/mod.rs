@@ -39,7 +39,7 @@ use crate::{port, process};
 use self::programs::Programs;
 pub use self::server::Server;
 
-pub(crate) const SOFTWARE: Software = Software {
+pub(crate) static SOFTWARE: &Software = &Software {
     name: "RabbitMQ",
     programs: "rabbitmq-server, rabbitmqctl",
     package: "rabbitmq-server",
@@ -80,6 +80,11 @@ pub struct Node {
 }
 
 impl Node {
+    /// Are RabbitMQ's programs on this machine?
+    pub fn is_installed() -> bool {
+        Programs::find().is_ok()
+    }
+
     /// The node in `wanted`, made there if there is none. The error is [`Error::NotInstalled`], and
     /// nothing was touched, where RabbitMQ's programs are not found.
     ///

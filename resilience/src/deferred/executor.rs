@@ -51,7 +51,7 @@ pub(super) struct First {
 enum Plan {
     Done(Output),
     Refused(HandlerError, Refusal),
-    Postpone { error: String, delay: Duration, counts: bool },
+    Postpone { error: Option<String>, delay: Duration, counts: bool },
     Park(String),
 }
 
@@ -136,7 +136,7 @@ impl Run<'_> {
         let limit = kind.settings.attempts;
         let strikes = strikes(row);
         let interrupted = row.last_error.as_deref() == Some(ledger::INTERRUPTED);
-        if strikes > limit && (strikes > limit + 1 || !interrupted) {
+        if strikes > limit && (row.alone || !interrupted) {
             permit.ignored();
             counts::attempt(kind.name, "given_up");
             let last = row.last_error.as_deref().unwrap_or("nothing is known");
@@ -149,7 +149,15 @@ impl Run<'_> {
                 Some(_) => Turn::Own,
                 // Whose process died so often may be the cause, or have been beside it. Alone it
                 // shows.
-                None if strikes > limit => Turn::Alone(shared.turns.write().await),
+                None if strikes > limit => {
+                    let turn = Turn::Alone(shared.turns.write().await);
+                    let token = row.token;
+                    let alone = shared.door.run(move |conn| ledger::begin_alone(conn, id, token));
+                    if !matches!(alone.await, Ok(true)) {
+                        return Made::Not;
+                    }
+                    turn
+                }
                 None => Turn::Among(shared.turns.read().await),
             };
             attempt(kind, row, asked.flatten()).await
@@ -167,16 +175,20 @@ impl Run<'_> {
             () = shared.cut.cancelled() => {
                 permit.ignored();
                 counts::attempt(kind.name, "cut_off");
-                let error = "cut off by a shutdown".to_owned();
-                return Ok(Plan::Postpone { error, delay: Duration::ZERO, counts: false });
+                return Ok(Plan::Postpone { error: None, delay: Duration::ZERO, counts: false });
             }
         };
         let result = match made {
-            Ok(result) => result,
-            Err(error) => {
+            Made::Result(result) => result,
+            Made::Unreadable(error) => {
                 permit.ignored();
                 counts::attempt(kind.name, "unreadable");
                 return Ok(Plan::Park(format!("the payload can't be read: {error}")));
+            }
+            Made::Not => {
+                permit.ignored();
+                counts::attempt(kind.name, "lost");
+                return Err(Carried::Lost);
             }
         };
         settle(kind, permit, &result);
@@ -240,7 +252,7 @@ impl Run<'_> {
                 (wait(&settings.backoff, strikes), true)
             }
         };
-        Plan::Postpone { error: reason.to_owned(), delay, counts }
+        Plan::Postpone { error: Some(reason.to_owned()), delay, counts }
     }
 
     /// Writes what came out, as long as the lease lasts: the database may be away.
@@ -289,7 +301,7 @@ impl Run<'_> {
                 Plan::Refused(..) => ledger::forget(conn, id, token)?,
                 Plan::Park(reason) => ledger::park(conn, id, token, reason)?,
                 Plan::Postpone { error, delay, counts } => {
-                    ledger::postpone(conn, id, token, Some(error), *delay, *counts)?
+                    ledger::postpone(conn, id, token, error.as_deref(), *delay, *counts)?
                 }
             };
             if !mine {
@@ -321,7 +333,7 @@ impl Run<'_> {
             Plan::Done(_) | Plan::Refused(..) => Some(self.again(&HandlerError::Failed { reason })),
             Plan::Park(_) => {
                 let delay = wait(&self.kind.settings.backoff, u32::MAX);
-                Some(Plan::Postpone { error: reason, delay, counts: true })
+                Some(Plan::Postpone { error: Some(reason), delay, counts: true })
             }
             Plan::Postpone { .. } => None,
         }
@@ -337,6 +349,7 @@ impl Run<'_> {
             Plan::Refused(error, _) => Carried::Refused(error),
             Plan::Postpone { error, delay, .. } => {
                 let wait_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                let error = error.as_deref().unwrap_or("cut off by a shutdown");
                 tracing::warn!(%id, kind, attempt, error, wait_ms, "deferred call failed");
                 self.kind.wake();
                 self.shared.relay.notify_one();
@@ -362,20 +375,26 @@ fn wait(backoff: &Backoff, n: u32) -> Duration {
     backoff.delays().nth(n).unwrap_or_default()
 }
 
+/// What came of an attempt.
+enum Made {
+    Result(Result<Output, HandlerError>),
+    Unreadable(serde_json::Error),
+    /// The ledger could not be told of it first.
+    Not,
+}
+
 /// Makes the call, in a task of its own: a handler that blocks or panics takes nothing else with it.
-/// An error when the row can't be read.
-async fn attempt(
-    kind: &Kind,
-    row: &Row,
-    asked: Option<Deadline>,
-) -> Result<Result<Output, HandlerError>, serde_json::Error> {
+async fn attempt(kind: &Kind, row: &Row, asked: Option<Deadline>) -> Made {
     let own = Deadline::after(kind.settings.timeout);
     let shorter = asked.filter(|asked| asked.moment() < own.moment());
     let deadline = shorter.unwrap_or(own);
-    let call = kind.handler.call(row, deadline)?;
+    let call = match kind.handler.call(row, deadline) {
+        Ok(call) => call,
+        Err(error) => return Made::Unreadable(error),
+    };
     let mut task = Task(tokio::spawn(call.in_current_span()));
     let limit = deadline.remaining();
-    Ok(match timeout(limit, &mut task.0).await {
+    Made::Result(match timeout(limit, &mut task.0).await {
         Ok(Ok(result)) => result,
         Ok(Err(_)) => Err(HandlerError::failed("the handler panicked")),
         // Whoever made the first attempt had less time than the call may take.

@@ -41,6 +41,8 @@ pub(super) struct Row {
     pub(super) started_at: DateTime<Utc>,
     #[diesel(sql_type = Nullable<Text>)]
     pub(super) last_error: Option<String>,
+    #[diesel(sql_type = Bool)]
+    pub(super) alone: bool,
 }
 
 impl Row {
@@ -62,6 +64,7 @@ impl Row {
             not_before: now,
             started_at: now,
             last_error: None,
+            alone: false,
         }
     }
 }
@@ -165,7 +168,7 @@ pub(super) fn claim_due(
                         AND (lease_until IS NULL OR lease_until <= clock_timestamp())
                       ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
          RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at, last_error",
+                   strikes, not_before, started_at, last_error, alone",
     )
     .bind::<Text, _>(kind)
     .bind::<BigInt, _>(limit)
@@ -240,7 +243,7 @@ pub(super) fn claim_sent(
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
          WHERE id = $1 AND token = $2 AND state IN ('pending', 'sent')
          RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at, last_error",
+                   strikes, not_before, started_at, last_error, alone",
     )
     .bind::<SqlUuid, _>(id)
     .bind::<SqlUuid, _>(token)
@@ -265,6 +268,15 @@ pub(super) fn heartbeat(
     .bind::<BigInt, _>(micros(lease))
     .execute(conn)
     .map(|rows| rows == 1)
+}
+
+/// Nothing else is carried out in its process from now on. False when somebody else has taken over.
+pub(super) fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
+    sql_query("UPDATE deferred SET alone = true WHERE id = $1 AND token = $2 AND state = 'running'")
+        .bind::<SqlUuid, _>(id)
+        .bind::<SqlUuid, _>(token)
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// It is carried out. False when somebody else has taken over: nothing may be written then.
@@ -292,7 +304,8 @@ pub(super) fn postpone(
     sql_query(
         "UPDATE deferred
          SET state = 'pending', held = false, token = NULL, lease_until = NULL,
-             strikes = CASE WHEN $5 THEN strikes ELSE greatest(strikes - 1, 0) END,
+             strikes = CASE WHEN $5 THEN strikes WHEN alone THEN 0 ELSE greatest(strikes - 1, 0) END,
+             alone = false,
              not_before = clock_timestamp() + $4 * interval '1 microsecond',
              first_error = coalesce(first_error, $3),
              first_error_at = coalesce(first_error_at, CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END),

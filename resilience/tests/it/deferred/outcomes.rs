@@ -217,7 +217,7 @@ async fn a_handler_that_hangs_past_its_time_lets_go() {
         settings,
     );
     let [waits, blocks, fine] = ["waits", "blocks", "fine"].map(|what| job(&json!(what)));
-    [&waits, &blocks, &fine].map(|call| ledger.defer(call));
+    [&waits, &blocks, &fine].into_iter().for_each(|call| ledger.defer(call));
     assert_eq!(running.ended(fine.id()).await.stage, Stage::Done);
     for call in [waits, blocks] {
         let entry = running.ended(call.id()).await;
@@ -301,7 +301,7 @@ async fn a_shutdown_waits_for_what_runs_and_gives_the_rest_back() {
     let builder = Deferred::builder(ledger.pool.clone()).drain(Duration::from_millis(600));
     let running = Running::start(builder.handler(handler(), quick()).build().unwrap());
     let [short, endless] = ["short", "endless"].map(|what| job(&json!(what)));
-    [&short, &endless].map(|call| ledger.defer(call));
+    [&short, &endless].into_iter().for_each(|call| ledger.defer(call));
     ledger.until("state = 'running'", 2).await;
     let deferred = running.deferred.clone();
     running.stop().await;

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use diesel::{PgConnection, QueryResult};
-use futures_util::future::BoxFuture;
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::Instrument as _;
 
+use super::counts;
 use super::database::DatabaseError;
 use super::handler::HandlerError;
 use super::kind::{Kind, Output, Place};
@@ -50,7 +51,7 @@ pub(super) struct First {
 enum Plan {
     Done(Output),
     Refused(HandlerError, Refusal),
-    Postpone { error: String, delay: Duration, counts: bool },
+    Postpone { error: Option<String>, delay: Duration, counts: bool },
     Park(String),
 }
 
@@ -89,18 +90,30 @@ impl Shared {
         since: Instant,
         first: Option<First>,
     ) -> Carried {
+        counts::begun(kind.name, row.lateness());
         let mut run = Run { shared: self, kind, row: &row, until: since + kind.settings.lease };
         let plan = match run.attempt(permit, first).await {
             Ok(plan) => plan,
             Err(carried) => return carried,
         };
         let carried = run.write(plan).await;
+        if matches!(carried, Carried::Stale) {
+            counts::stale(kind.name);
+        }
         if matches!(carried, Carried::Done(_) | Carried::Parked | Carried::Refused(_)) {
             // Nobody may be waiting.
             let _ = self.ended.send(row.id);
         }
         carried
     }
+}
+
+/// Beside which others a call is made. Held for as long.
+#[expect(dead_code, reason = "held, not read")]
+enum Turn<'a> {
+    Own,
+    Among(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
 }
 
 /// A row under way.
@@ -119,38 +132,63 @@ impl Run<'_> {
         permit: Permit<'static>,
         first: Option<First>,
     ) -> Result<Plan, Carried> {
-        let (id, kind) = (self.row.id, self.kind);
-        let settings = &kind.settings;
-        let strikes = strikes(self.row);
-        if strikes > settings.attempts {
+        let (id, kind, shared, row) = (self.row.id, self.kind, self.shared, self.row);
+        let limit = kind.settings.attempts;
+        let strikes = strikes(row);
+        let interrupted = row.last_error.as_deref() == Some(ledger::INTERRUPTED);
+        if strikes > limit && (row.alone || !interrupted) {
             permit.ignored();
-            let last = self.row.last_error.as_deref().unwrap_or("nothing is known");
+            counts::attempt(kind.name, "given_up");
+            let last = row.last_error.as_deref().unwrap_or("nothing is known");
             return Ok(Plan::Park(format!("given up after {} attempts: {last}", strikes - 1)));
         }
-        let own = Deadline::after(settings.timeout);
-        let asked = first.as_ref().and_then(|first| first.deadline);
-        let shorter = asked.filter(|asked| asked.moment() < own.moment());
-        let deadline = shorter.unwrap_or(own);
-        let call = match kind.handler.call(self.row, deadline) {
-            Ok(call) => call,
-            Err(error) => {
-                permit.ignored();
-                return Ok(Plan::Park(format!("the payload can't be read: {error}")));
-            }
+        let asked = first.as_ref().map(|first| first.deadline);
+        let made = async {
+            let _turn = match asked {
+                // Whoever makes it waits for it, and its interruption isn't held against it.
+                Some(_) => Turn::Own,
+                // Whose process died so often may be the cause, or have been beside it. Alone it
+                // shows.
+                None if strikes > limit => {
+                    let turn = Turn::Alone(shared.turns.write().await);
+                    let token = row.token;
+                    let alone = shared.door.run(move |conn| ledger::begin_alone(conn, id, token));
+                    if !matches!(alone.await, Ok(true)) {
+                        return Made::Not;
+                    }
+                    turn
+                }
+                None => Turn::Among(shared.turns.read().await),
+            };
+            attempt(kind, row, asked.flatten()).await
         };
-        let shared = self.shared;
-        let result = tokio::select! {
+        let made = tokio::select! {
             biased;
-            result = attempt(call, deadline, shorter.is_some()) => result,
+            made = made => made,
             carried = self.beat() => {
                 permit.ignored();
-                tracing::warn!(%id, kind = kind.name, "overtaken: the lease of a deferred call ran out");
+                let outcome = if matches!(carried, Carried::Stale) { "stale" } else { "lost" };
+                counts::attempt(kind.name, outcome);
+                tracing::warn!(%id, kind = kind.name, outcome, "a deferred call lost its lease");
                 return Err(carried);
             }
             () = shared.cut.cancelled() => {
                 permit.ignored();
-                let error = "interrupted by a shutdown".to_owned();
-                return Ok(Plan::Postpone { error, delay: Duration::ZERO, counts: false });
+                counts::attempt(kind.name, "cut_off");
+                return Ok(Plan::Postpone { error: None, delay: Duration::ZERO, counts: false });
+            }
+        };
+        let result = match made {
+            Made::Result(result) => result,
+            Made::Unreadable(error) => {
+                permit.ignored();
+                counts::attempt(kind.name, "unreadable");
+                return Ok(Plan::Park(format!("the payload can't be read: {error}")));
+            }
+            Made::Not => {
+                permit.ignored();
+                counts::attempt(kind.name, "lost");
+                return Err(Carried::Lost);
             }
         };
         settle(kind, permit, &result);
@@ -214,7 +252,7 @@ impl Run<'_> {
                 (wait(&settings.backoff, strikes), true)
             }
         };
-        Plan::Postpone { error: reason.to_owned(), delay, counts }
+        Plan::Postpone { error: Some(reason.to_owned()), delay, counts }
     }
 
     /// Writes what came out, as long as the lease lasts: the database may be away.
@@ -263,7 +301,7 @@ impl Run<'_> {
                 Plan::Refused(..) => ledger::forget(conn, id, token)?,
                 Plan::Park(reason) => ledger::park(conn, id, token, reason)?,
                 Plan::Postpone { error, delay, counts } => {
-                    ledger::postpone(conn, id, token, Some(error), *delay, *counts)?
+                    ledger::postpone(conn, id, token, error.as_deref(), *delay, *counts)?
                 }
             };
             if !mine {
@@ -295,7 +333,7 @@ impl Run<'_> {
             Plan::Done(_) | Plan::Refused(..) => Some(self.again(&HandlerError::Failed { reason })),
             Plan::Park(_) => {
                 let delay = wait(&self.kind.settings.backoff, u32::MAX);
-                Some(Plan::Postpone { error: reason, delay, counts: true })
+                Some(Plan::Postpone { error: Some(reason), delay, counts: true })
             }
             Plan::Postpone { .. } => None,
         }
@@ -311,6 +349,7 @@ impl Run<'_> {
             Plan::Refused(error, _) => Carried::Refused(error),
             Plan::Postpone { error, delay, .. } => {
                 let wait_ms = u64::try_from(delay.as_millis()).unwrap_or(u64::MAX);
+                let error = error.as_deref().unwrap_or("cut off by a shutdown");
                 tracing::warn!(%id, kind, attempt, error, wait_ms, "deferred call failed");
                 self.kind.wake();
                 self.shared.relay.notify_one();
@@ -336,24 +375,34 @@ fn wait(backoff: &Backoff, n: u32) -> Duration {
     backoff.delays().nth(n).unwrap_or_default()
 }
 
-/// In a task of its own: a handler that blocks or panics takes nothing else with it.
-async fn attempt(
-    call: BoxFuture<'static, Result<Output, HandlerError>>,
-    deadline: Deadline,
-    shorter: bool,
-) -> Result<Output, HandlerError> {
+/// What came of an attempt.
+enum Made {
+    Result(Result<Output, HandlerError>),
+    Unreadable(serde_json::Error),
+    /// The ledger could not be told of it first.
+    Not,
+}
+
+/// Makes the call, in a task of its own: a handler that blocks or panics takes nothing else with it.
+async fn attempt(kind: &Kind, row: &Row, asked: Option<Deadline>) -> Made {
+    let own = Deadline::after(kind.settings.timeout);
+    let shorter = asked.filter(|asked| asked.moment() < own.moment());
+    let deadline = shorter.unwrap_or(own);
+    let call = match kind.handler.call(row, deadline) {
+        Ok(call) => call,
+        Err(error) => return Made::Unreadable(error),
+    };
     let mut task = Task(tokio::spawn(call.in_current_span()));
     let limit = deadline.remaining();
-    match timeout(limit, &mut task.0).await {
+    Made::Result(match timeout(limit, &mut task.0).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(HandlerError::Failed { reason: "the handler panicked".to_owned() }),
+        Ok(Err(_)) => Err(HandlerError::failed("the handler panicked")),
         // Whoever made the first attempt had less time than the call may take.
-        Err(_) if shorter => {
-            let reason = "no result in the time that there was".to_owned();
-            Err(HandlerError::NotYet { reason, retry_after: None })
+        Err(_) if shorter.is_some() => {
+            Err(HandlerError::not_yet("no result in the time that there was"))
         }
-        Err(_) => Err(HandlerError::Failed { reason: format!("no result within {limit:.1?}") }),
-    }
+        Err(_) => Err(HandlerError::failed(format!("no result within {limit:.1?}"))),
+    })
 }
 
 struct Task(tokio::task::JoinHandle<Result<Output, HandlerError>>);
@@ -366,6 +415,14 @@ impl Drop for Task {
 
 /// Tells the gate and the places what the result says of the dependency.
 fn settle(kind: &Kind, permit: Permit<'static>, result: &Result<Output, HandlerError>) {
+    let outcome = match result {
+        Ok(_) => "done",
+        Err(HandlerError::Unavailable { .. }) => "unavailable",
+        Err(HandlerError::NotYet { .. }) => "not_yet",
+        Err(HandlerError::Failed { .. }) => "failed",
+        Err(HandlerError::Permanent { .. }) => "permanent",
+    };
+    counts::attempt(kind.name, outcome);
     match result {
         Ok(_) | Err(HandlerError::Permanent { .. }) => {
             permit.success();

@@ -146,7 +146,7 @@ pub(in crate::deferred) fn stage(conn: &mut PgConnection, id: Uuid) -> QueryResu
 pub(in crate::deferred) fn resume(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
     sql_query(
         "UPDATE deferred
-         SET state = 'pending', strikes = 0, not_before = clock_timestamp(), ended_at = NULL,
+         SET state = 'pending', strikes = 0, alone = false, not_before = clock_timestamp(), ended_at = NULL,
              discarded_at = NULL, sent_at = NULL
          WHERE id = $1 AND state = 'parked'",
     )

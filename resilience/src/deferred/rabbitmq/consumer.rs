@@ -21,6 +21,7 @@ use super::line::{ANSWER, Fault, Line, within};
 use super::message::Message;
 use super::topology::Names;
 use crate::breaker::State;
+use crate::deferred::counts;
 use crate::deferred::kind::{Kind, Place};
 use crate::deferred::ledger;
 use crate::deferred::shared::Shared;
@@ -211,6 +212,7 @@ impl Consumer {
         };
         let Some(row) = row else {
             place.unused();
+            counts::stale(name);
             tracing::debug!(%id, kind = name, "a stale message is dropped");
             ack(delivery).await;
             return Delivered::Acked;

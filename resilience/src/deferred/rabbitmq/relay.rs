@@ -17,6 +17,7 @@ use uuid::Uuid;
 use super::line::{ANSWER, Fault, Line, within};
 use super::message::Message;
 use super::topology::Names;
+use crate::deferred::counts;
 use crate::deferred::database::DatabaseError;
 use crate::deferred::ledger::{self, ToSend};
 use crate::deferred::shared::Shared;
@@ -165,7 +166,10 @@ impl Lane {
                 }
             };
             match confirm {
-                Some(Ok((id, confirmation))) => published.note(id, confirmation),
+                Some(Ok((id, confirmation))) => {
+                    counts::confirmed(started.elapsed());
+                    published.note(id, confirmation);
+                }
                 Some(Err(error)) => {
                     published.fault = Some(error.into());
                     return published;
@@ -225,6 +229,7 @@ impl Published {
         if let Some(message) = confirmation.take_message() {
             let returned = Message::read(&message.delivery.data).map_or(id, |message| message.id);
             self.returned.insert(returned);
+            counts::unrouted();
         }
     }
 }

@@ -91,7 +91,8 @@ impl Shared {
         first: Option<First>,
     ) -> Carried {
         counts::begun(kind.name, row.lateness());
-        let mut run = Run { shared: self, kind, row: &row, until: since + kind.settings.lease };
+        let until = since + kind.settings.lease;
+        let mut run = Run { shared: self, kind, row: &row, until, turn: None };
         let plan = match run.attempt(permit, first).await {
             Ok(plan) => plan,
             Err(carried) => return carried,
@@ -123,6 +124,8 @@ struct Run<'a> {
     row: &'a Row,
     /// Until when the lease lasts at least, by this process's clock.
     until: Instant,
+    /// Kept until the outcome is written: until then, the end of the process would be its own.
+    turn: Option<Turn<'a>>,
 }
 
 impl Run<'_> {
@@ -144,7 +147,7 @@ impl Run<'_> {
         }
         let asked = first.as_ref().map(|first| first.deadline);
         let made = async {
-            let _turn = match asked {
+            let turn = match asked {
                 // Whoever makes it waits for it, and its interruption isn't held against it.
                 Some(_) => Turn::Own,
                 // Whose process died so often may be the cause, or have been beside it. Alone it
@@ -154,15 +157,15 @@ impl Run<'_> {
                     let token = row.token;
                     let alone = shared.door.run(move |conn| ledger::begin_alone(conn, id, token));
                     if !matches!(alone.await, Ok(true)) {
-                        return Made::Not;
+                        return (turn, Made::Not);
                     }
                     turn
                 }
                 None => Turn::Among(shared.turns.read().await),
             };
-            attempt(kind, row, asked.flatten()).await
+            (turn, attempt(kind, row, asked.flatten()).await)
         };
-        let made = tokio::select! {
+        let (turn, made) = tokio::select! {
             biased;
             made = made => made,
             carried = self.beat() => {
@@ -178,6 +181,7 @@ impl Run<'_> {
                 return Ok(Plan::Postpone { error: None, delay: Duration::ZERO, counts: false });
             }
         };
+        self.turn = Some(turn);
         let result = match made {
             Made::Result(result) => result,
             Made::Unreadable(error) => {

@@ -87,17 +87,17 @@ async fn what_waited_resumes_within_the_open_wait_and_a_second_and_ramps_up() {
     dependency.away.store(true, Ordering::SeqCst);
     let running = ledger.start(dependency.job(), gated());
     let breaker = running.deferred.breaker::<Job>().clone();
-    ledger.defer_many(200, &Value::Null);
+    ledger.defer_many(60, &Value::Null);
     running.deferred.nudge();
     eventually("it opens", || breaker.snapshot().opened >= 3).await;
     eventually("it waits", || breaker.state() == State::Open).await;
     dependency.rushed.store(false, Ordering::SeqCst);
     dependency.away.store(false, Ordering::SeqCst);
     let healed = Instant::now();
-    eventually("all have begun", || ledger.count("state IN ('running', 'done')") == 200).await;
+    eventually("all have begun", || ledger.count("state IN ('running', 'done')") == 60).await;
     assert!(healed.elapsed() < OPEN + Duration::from_secs(1), "{:?}", healed.elapsed());
     assert!(!dependency.rushed.load(Ordering::SeqCst), "it was not given time");
-    ledger.until("state = 'done'", 200).await;
+    ledger.until("state = 'done'", 60).await;
     assert_eq!(dependency.most.load(Ordering::SeqCst), 16);
     running.stop().await;
 }

@@ -16,7 +16,7 @@ mod kind;
 mod ledger;
 mod operators;
 #[cfg(feature = "rabbitmq")]
-mod rabbitmq;
+pub mod rabbitmq;
 mod runtime;
 mod settings;
 mod shared;

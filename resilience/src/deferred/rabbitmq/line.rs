@@ -164,3 +164,111 @@ pub(super) async fn within<T>(
         Err(_) => Err(Fault::Because("the broker doesn't answer in time")),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::Read as _;
+    use std::net::TcpListener;
+    use std::thread;
+    use std::time::Instant;
+
+    use openssl::asn1::Asn1Time;
+    use openssl::ec::{EcGroup, EcKey};
+    use openssl::hash::MessageDigest;
+    use openssl::nid::Nid;
+    use openssl::pkey::PKey;
+    use openssl::ssl::{SslAcceptor, SslMethod};
+    use openssl::x509::X509;
+    use openssl::x509::extension::SubjectAlternativeName;
+
+    use super::*;
+
+    /// lapin's threads in this process.
+    fn threads() -> usize {
+        let tasks = std::fs::read_dir("/proc/self/task").unwrap().flatten();
+        let names = tasks.filter_map(|task| std::fs::read_to_string(task.path().join("comm")).ok());
+        names.filter(|name| name.starts_with("lapin")).count()
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_broker_that_accepts_and_says_nothing_is_given_up_and_no_thread_stays_with_it() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let address = Address::parse(&format!("amqp://127.0.0.1:{port}")).unwrap();
+        let began = Instant::now();
+        assert!(Line::open(&address, "test").await.is_err());
+        assert!(began.elapsed() < OPEN + CONNECT, "{:?}", began.elapsed());
+        let ended = async {
+            while threads() > 0 {
+                tokio::time::sleep(Duration::from_millis(20)).await;
+            }
+        };
+        timeout(OPEN, ended).await.expect("a thread waits for ever");
+    }
+
+    /// A certificate for localhost that it signed itself, and its key.
+    fn identity() -> (X509, PKey<openssl::pkey::Private>) {
+        let curve = EcGroup::from_curve_name(Nid::X9_62_PRIME256V1).unwrap();
+        let key = PKey::from_ec_key(EcKey::generate(&curve).unwrap()).unwrap();
+        let mut draft = X509::builder().unwrap();
+        draft.set_version(2).unwrap();
+        draft.set_pubkey(&key).unwrap();
+        draft.set_not_before(&Asn1Time::days_from_now(0).unwrap()).unwrap();
+        draft.set_not_after(&Asn1Time::days_from_now(1).unwrap()).unwrap();
+        let context = draft.x509v3_context(None, None);
+        let name = SubjectAlternativeName::new().dns("localhost").build(&context).unwrap();
+        draft.append_extension(name).unwrap();
+        draft.sign(&key, MessageDigest::sha256()).unwrap();
+        (draft.build(), key)
+    }
+
+    /// Connects to a TLS server of this identity: what it reads first, if it is trusted.
+    async fn greet(certificate: &X509, key: &PKey<openssl::pkey::Private>) -> Option<[u8; 4]> {
+        let mut acceptor = SslAcceptor::mozilla_modern_v5(SslMethod::tls()).unwrap();
+        acceptor.set_private_key(key).unwrap();
+        acceptor.set_certificate(certificate).unwrap();
+        let acceptor = acceptor.build();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = thread::spawn(move || {
+            let (stream, _) = listener.accept().unwrap();
+            let mut greeting = [0; 4];
+            acceptor.accept(stream).ok()?.read_exact(&mut greeting).ok()?;
+            Some(greeting)
+        });
+        let address = Address::parse(&format!("amqps://localhost:{port}")).unwrap();
+        assert!(Line::open(&address, "test").await.is_err(), "it is no broker");
+        server.join().unwrap()
+    }
+
+    /// With `SSL_CERT_FILE`, in a process of its own.
+    #[tokio::test(flavor = "multi_thread")]
+    #[ignore = "run by another test, in a process of its own"]
+    async fn process_with_an_authority() {
+        let Ok(folder) = std::env::var("RESILIENCE_TEST_TLS") else { return };
+        let read = |name| std::fs::read(format!("{folder}/{name}")).unwrap();
+        let certificate = X509::from_pem(&read("certificate")).unwrap();
+        let key = PKey::private_key_from_pem(&read("key")).unwrap();
+        assert_eq!(greet(&certificate, &key).await.as_ref(), Some(b"AMQP"));
+    }
+
+    #[tokio::test(flavor = "multi_thread")]
+    async fn amqps_is_encrypted_and_trusts_only_whom_an_authority_vouches_for() {
+        let (certificate, key) = identity();
+        assert_eq!(greet(&certificate, &key).await, None, "it trusts anybody");
+        let folder = std::env::temp_dir().join(format!("amqps-{}", uuid::Uuid::new_v4()));
+        std::fs::create_dir(&folder).unwrap();
+        std::fs::write(folder.join("certificate"), certificate.to_pem().unwrap()).unwrap();
+        std::fs::write(folder.join("key"), key.private_key_to_pem_pkcs8().unwrap()).unwrap();
+        let name = "deferred::rabbitmq::line::tests::process_with_an_authority";
+        let trusting = std::process::Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", name, "--ignored"])
+            .env("RESILIENCE_TEST_TLS", &folder)
+            .env("SSL_CERT_FILE", folder.join("certificate"))
+            .output()
+            .unwrap();
+        std::fs::remove_dir_all(&folder).unwrap();
+        let said = String::from_utf8_lossy(&trusting.stdout);
+        assert!(trusting.status.success() && said.contains("1 passed"), "{said}");
+    }
+}

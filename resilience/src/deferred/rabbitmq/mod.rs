@@ -1,8 +1,4 @@
 //! RabbitMQ carries the deferred calls to whoever is free. The only module that knows lapin.
-//!
-//! One [supervisor](supervise) owns everything: a connection to publish and one to consume,
-//! exchange and queues, the relay, the consumers and the reconciler. Whatever goes wrong ends all of
-//! it; the runtime does without the broker then, and it is built up again from nothing.
 #![doc = include_str!("../../../docs/rabbitmq.md")]
 
 mod address;
@@ -29,7 +25,9 @@ use crate::retry::Backoff;
 /// A connection that lasted for so long was a good one: the next wait is a short one again.
 const LASTED: Duration = Duration::from_secs(10);
 
-/// Has the broker carry the calls whenever it is there. Ends when the runtime stops, after what runs
+/// Has the broker carry the calls whenever it is there: the one owner of the connections, of what is
+/// declared, of the relay, the consumers and the reconciler. Whatever goes wrong ends all of it; the
+/// runtime does without the broker then, and it is built up again from nothing. Ends when the runtime stops, after what runs
 /// was acked.
 pub(super) async fn supervise(shared: Arc<Shared>, address: Address) {
     let backoff = Backoff::new();

@@ -3,6 +3,10 @@
 use std::time::Duration;
 
 use backing::rabbitmq::testing::TestBroker;
+use diesel::RunQueryDsl as _;
+use diesel::connection::SimpleConnection as _;
+use diesel::dsl::sql;
+use diesel::sql_types::BigInt;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use resilience::deferred::Broker;
@@ -19,13 +23,18 @@ async fn a_publish_that_finds_no_queue_is_not_taken_for_sent_and_arrives_later()
     running.deferred.breaker::<Works>().force_open();
     running.deferred.breaker::<Others>().force_open();
     let (_connection, channel) = rig.channel().await;
-    let unbound = channel.queue_unbind(
-        WORK.into(),
-        "shop.v1".into(),
-        "work".into(),
-        FieldTable::default(),
-    );
+    let unbound =
+        channel.queue_unbind(WORK.into(), "shop.v1".into(), "work".into(), FieldTable::default());
     unbound.await.unwrap();
+    rig.sql(|conn| {
+        conn.batch_execute(
+            "CREATE TABLE marks (id uuid);
+             CREATE FUNCTION mark() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN INSERT INTO marks VALUES (new.id); RETURN new; END $$;
+             CREATE TRIGGER mark AFTER UPDATE ON deferred FOR EACH ROW
+             WHEN (new.kind = 'work' AND new.state = 'sent') EXECUTE FUNCTION mark()",
+        )
+    });
     let mixed = rig.defer(50).len() + rig.defer_all::<Others>(50).len();
     running.deferred.nudge();
     // Rebuilt, and published again: what is sent is what the queues have.
@@ -38,6 +47,10 @@ async fn a_publish_that_finds_no_queue_is_not_taken_for_sent_and_arrives_later()
         ready(WORK) == 50 && ready(OTHER) >= 50
     })
     .await;
+    // None of it was taken for sent before.
+    let marks: i64 = rig
+        .sql(|conn| diesel::select(sql::<BigInt>("(SELECT count(*) FROM marks)")).get_result(conn));
+    assert_eq!(marks, 50);
     running.deferred.breaker::<Works>().reset();
     running.deferred.breaker::<Others>().reset();
     rig.all_done(100).await;

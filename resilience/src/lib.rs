@@ -15,6 +15,7 @@
 )]
 #![cfg_attr(feature = "http", doc = "[http]: mod@http")]
 #![cfg_attr(feature = "metrics", doc = "[metrics]: mod@metrics")]
+#![cfg_attr(feature = "rabbitmq", doc = "[rabbitmq]: mod@deferred::rabbitmq")]
 #![cfg_attr(feature = "testkit", doc = "[testkit]: mod@testkit")]
 #![cfg_attr(feature = "tower", doc = "[tower]: mod@tower")]
 #![doc = ""]

@@ -22,6 +22,8 @@ CREATE TABLE deferred (
     lease_until    TIMESTAMPTZ,
     -- Whoever deferred it is carrying it out itself, as long as the lease lasts.
     held           BOOLEAN     NOT NULL DEFAULT false,
+    -- It is, or was when it was interrupted, the only one in its process: what ended that was it.
+    alone          BOOLEAN     NOT NULL DEFAULT false,
     first_error    TEXT,
     first_error_at TIMESTAMPTZ,
     last_error     TEXT,

@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::deadline::Deadline;
+
 /// Carries out the calls of one kind.
 ///
 /// A call may be carried out more than once: after a crash nobody knows how far it came. What it
@@ -72,6 +74,8 @@ pub struct Attempt<P> {
     pub id: Uuid,
     /// One for the first attempt.
     pub number: u32,
+    /// When it is cut off.
+    pub deadline: Deadline,
     /// What the call needs to know.
     pub payload: P,
     /// What travels with it.
@@ -111,6 +115,26 @@ pub enum HandlerError {
 }
 
 impl HandlerError {
+    /// [`Unavailable`](Self::Unavailable), for this reason.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after: None }
+    }
+
+    /// [`NotYet`](Self::NotYet), for this reason.
+    pub fn not_yet(reason: impl Into<String>) -> Self {
+        Self::NotYet { reason: reason.into(), retry_after: None }
+    }
+
+    /// [`Failed`](Self::Failed), for this reason.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self::Failed { reason: reason.into() }
+    }
+
+    /// [`Permanent`](Self::Permanent), for this reason.
+    pub fn permanent(reason: impl Into<String>) -> Self {
+        Self::Permanent { reason: reason.into() }
+    }
+
     /// Why, for people.
     pub fn reason(&self) -> &str {
         match self {

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod contract;
+mod deferred;
 mod effects;
 mod examples;
 mod failures;
@@ -12,6 +13,8 @@ mod metrics;
 mod model;
 mod pages;
 mod proxy;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod recovery;
 mod retries;
 mod rollback;

@@ -4,6 +4,8 @@
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
 //! database's.
 
+mod operators;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -14,6 +16,8 @@ use diesel::sql_types::{
 };
 use uuid::Uuid;
 
+pub(super) use operators::{delete_done, depths, discard, get, hasten, list, lock, resume, stage};
+
 use super::call::Deferral;
 
 /// A row that its reader is to carry out.
@@ -23,8 +27,6 @@ pub(super) struct Row {
     pub(super) id: Uuid,
     #[diesel(sql_type = SqlUuid)]
     pub(super) token: Uuid,
-    #[diesel(sql_type = Text)]
-    pub(super) kind: String,
     #[diesel(sql_type = Text)]
     pub(super) payload: String,
     #[diesel(sql_type = Text)]
@@ -37,9 +39,38 @@ pub(super) struct Row {
     pub(super) not_before: DateTime<Utc>,
     #[diesel(sql_type = Timestamptz)]
     pub(super) started_at: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Text>)]
+    pub(super) last_error: Option<String>,
+    #[diesel(sql_type = Bool)]
+    pub(super) alone: bool,
+}
+
+impl Row {
+    /// How long after it was due it was begun.
+    pub(super) fn lateness(&self) -> Duration {
+        (self.started_at - self.not_before).to_std().unwrap_or_default()
+    }
+
+    /// What [`hold`] wrote for a first attempt.
+    pub(super) fn held(call: &Deferral, token: Uuid) -> Self {
+        let now = Utc::now();
+        Self {
+            id: call.id,
+            token,
+            payload: call.payload.get().to_owned(),
+            context: context(call),
+            attempts: 1,
+            strikes: 0,
+            not_before: now,
+            started_at: now,
+            last_error: None,
+            alone: false,
+        }
+    }
 }
 
 /// A row that its reader is to publish.
+#[cfg(feature = "rabbitmq")]
 #[derive(Clone, Debug, QueryableByName)]
 pub(super) struct ToSend {
     #[diesel(sql_type = SqlUuid)]
@@ -136,8 +167,8 @@ pub(super) fn claim_due(
                         AND not_before <= clock_timestamp()
                         AND (lease_until IS NULL OR lease_until <= clock_timestamp())
                       ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
-         RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at",
+         RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
+                   strikes, not_before, started_at, last_error, alone",
     )
     .bind::<Text, _>(kind)
     .bind::<BigInt, _>(limit)
@@ -147,6 +178,7 @@ pub(super) fn claim_due(
 }
 
 /// Takes rows that are due, to publish them. They stay pending until they are [`sent`].
+#[cfg(feature = "rabbitmq")]
 pub(super) fn claim_to_send(
     conn: &mut PgConnection,
     kinds: &[&str],
@@ -172,6 +204,7 @@ pub(super) fn claim_to_send(
 }
 
 /// The broker has these.
+#[cfg(feature = "rabbitmq")]
 pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
@@ -183,6 +216,7 @@ pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryR
 }
 
 /// The broker has not taken these, or nobody knows: to be published again under another token.
+#[cfg(feature = "rabbitmq")]
 pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET token = NULL, lease_until = NULL
@@ -193,10 +227,12 @@ pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> Qu
     .execute(conn)
 }
 
-/// Takes the row that a message names, to carry it out. Nothing when the message is stale. It may
-/// come before its sender has marked the row.
+/// Takes the row of this kind that a message names, to carry it out. Nothing when the message is
+/// stale. It may come before its sender has marked the row.
+#[cfg(feature = "rabbitmq")]
 pub(super) fn claim_sent(
     conn: &mut PgConnection,
+    kind: &str,
     id: Uuid,
     token: Uuid,
     lease: Duration,
@@ -206,13 +242,14 @@ pub(super) fn claim_sent(
          SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
              started_at = clock_timestamp(),
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id = $1 AND token = $2 AND state IN ('pending', 'sent')
-         RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at",
+         WHERE id = $1 AND token = $2 AND kind = $4 AND state IN ('pending', 'sent')
+         RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
+                   strikes, not_before, started_at, last_error, alone",
     )
     .bind::<SqlUuid, _>(id)
     .bind::<SqlUuid, _>(token)
     .bind::<BigInt, _>(micros(lease))
+    .bind::<Text, _>(kind)
     .get_result(conn)
     .optional()
 }
@@ -233,6 +270,15 @@ pub(super) fn heartbeat(
     .bind::<BigInt, _>(micros(lease))
     .execute(conn)
     .map(|rows| rows == 1)
+}
+
+/// Nothing else is carried out in its process from now on. False when somebody else has taken over.
+pub(super) fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
+    sql_query("UPDATE deferred SET alone = true WHERE id = $1 AND token = $2 AND state = 'running'")
+        .bind::<SqlUuid, _>(id)
+        .bind::<SqlUuid, _>(token)
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// It is carried out. False when somebody else has taken over: nothing may be written then.
@@ -260,7 +306,8 @@ pub(super) fn postpone(
     sql_query(
         "UPDATE deferred
          SET state = 'pending', held = false, token = NULL, lease_until = NULL,
-             strikes = CASE WHEN $5 THEN strikes ELSE greatest(strikes - 1, 0) END,
+             strikes = CASE WHEN $5 THEN strikes WHEN alone THEN 0 ELSE greatest(strikes - 1, 0) END,
+             alone = false,
              not_before = clock_timestamp() + $4 * interval '1 microsecond',
              first_error = coalesce(first_error, $3),
              first_error_at = coalesce(first_error_at, CASE WHEN $3 IS NOT NULL THEN clock_timestamp() END),
@@ -299,39 +346,51 @@ pub(super) fn park(
     .map(|rows| rows == 1)
 }
 
+/// The error of a row whose lease ran out: whoever had it has died, or was cut off.
+pub(super) const INTERRUPTED: &str = "interrupted";
+
 /// Gives back what nobody is at any more: rows whose lease ran out. Returns how many.
 pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred
          SET state = 'pending', held = false, token = NULL, lease_until = NULL,
              not_before = clock_timestamp(),
-             first_error = coalesce(first_error, 'interrupted'),
+             first_error = coalesce(first_error, $2),
              first_error_at = coalesce(first_error_at, clock_timestamp()),
-             last_error = 'interrupted', last_error_at = clock_timestamp()
+             last_error = $2, last_error_at = clock_timestamp()
          WHERE id IN (SELECT id FROM deferred
                       WHERE state = 'running' AND lease_until <= clock_timestamp()
                       ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED)",
     )
     .bind::<BigInt, _>(limit)
+    .bind::<Text, _>(INTERRUPTED)
     .execute(conn)
 }
 
-/// Takes back what the broker was given so long ago, to be given again. Returns how many.
+/// Takes back what the broker was given so long ago, to be given again: all but so many, which it
+/// still has. Returns how many.
 pub(super) fn recall(
     conn: &mut PgConnection,
     kind: &str,
     older_than: Duration,
+    but: i64,
     limit: i64,
 ) -> QueryResult<usize> {
     sql_query(
-        "UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
+        "WITH old AS MATERIALIZED (SELECT clock_timestamp() - $2 * interval '1 microsecond' AS at)
+         UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
          WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'sent' AND kind = $1
-                        AND sent_at <= clock_timestamp() - $2 * interval '1 microsecond'
-                      ORDER BY sent_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
+                      WHERE state = 'sent' AND kind = $1 AND sent_at <= (SELECT at FROM old)
+                      ORDER BY sent_at
+                      LIMIT CASE WHEN $3 = 0 THEN $4 ELSE
+                          least($4, greatest(0, (SELECT count(*) FROM deferred
+                                                 WHERE state = 'sent' AND kind = $1
+                                                   AND sent_at <= (SELECT at FROM old)) - $3)) END
+                      FOR UPDATE SKIP LOCKED)",
     )
     .bind::<Text, _>(kind)
     .bind::<BigInt, _>(micros(older_than))
+    .bind::<BigInt, _>(but)
     .bind::<BigInt, _>(limit)
     .execute(conn)
 }
@@ -339,9 +398,9 @@ pub(super) fn recall(
 /// How long until the next row of these kinds is due; nothing when there is none.
 pub(super) fn next_due(conn: &mut PgConnection, kinds: &[&str]) -> QueryResult<Option<Duration>> {
     let wait: Wait = sql_query(
-        "SELECT greatest(0, ceil(extract(epoch FROM
+        "SELECT ceil(extract(epoch FROM
                     min(greatest(not_before, coalesce(lease_until, not_before))) - clock_timestamp())
-                    * 1000000))::bigint AS micros
+                    * 1000000)::bigint AS micros
          FROM (SELECT unnest($1) AS kind) AS kinds
          CROSS JOIN LATERAL (SELECT not_before, lease_until FROM deferred
                              WHERE deferred.kind = kinds.kind AND state = 'pending' AND mode = 'call'

@@ -1,0 +1,75 @@
+//! Processes that are killed, again and again.
+
+use std::time::Duration;
+
+use resilience::Random;
+use resilience::deferred::Stage;
+use uuid::Uuid;
+
+use super::bed::{Ledger, eventually};
+use super::worker::{Chore, Do, Worker, settings};
+
+#[tokio::test]
+async fn a_worker_killed_fifty_times_parks_nothing_that_never_ran() {
+    let ledger = Ledger::new();
+    let random = Random::new();
+    let calls: Vec<_> = (0..400).map(|_| Chore::call(&Do::Take(150))).collect();
+    calls.iter().for_each(|call| ledger.defer(call));
+    for _ in 0..50 {
+        let mut worker = Worker::start(&ledger, "killed");
+        let life = random.up_to(Duration::from_millis(250));
+        tokio::time::sleep(life).await;
+        worker.kill();
+    }
+    let running = ledger.start(Chore::new(&ledger.pool, "last"), settings());
+    for call in &calls {
+        let entry = running.ended(call.id()).await;
+        assert_eq!(entry.stage, Stage::Done, "{:?}", entry.last_error);
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn poison_that_kills_its_process_is_parked_and_what_was_beside_it_is_not() {
+    let ledger = Ledger::new();
+    let poison = Chore::call(&Do::Poison);
+    ledger.defer(&poison);
+    let beside: Vec<_> = (0..7).map(|_| Chore::call(&Do::Take(200))).collect();
+    beside.iter().for_each(|call| ledger.defer(call));
+    let mut deaths = 0;
+    let mut worker = Worker::start(&ledger, "worker");
+    eventually("all have ended", || {
+        if worker.has_ended() {
+            deaths += 1;
+            worker = Worker::start(&ledger, "worker");
+        }
+        ledger.count("state IN ('done', 'parked')") == 8
+    })
+    .await;
+    let running = ledger.start(Chore::new(&ledger.pool, "last"), settings());
+    for call in &beside {
+        let entry = running.entry(call.id()).await;
+        assert_eq!(entry.stage, Stage::Done, "{entry:?}");
+    }
+    let parked =
+        format!("id = '{}' AND last_error = 'given up after 4 attempts: interrupted'", poison.id());
+    assert_eq!(ledger.count(&parked), 1);
+    assert_eq!(deaths, 4, "three attempts, and one alone");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn a_crash_between_hold_and_outcome_leaves_the_call_to_the_runtime() {
+    let ledger = Ledger::new();
+    let id = Uuid::new_v4();
+    let mut submitter = Worker::submitting(&ledger, id);
+    eventually("it runs", || ledger.number("SELECT count(*) AS number FROM runs") == 1).await;
+    assert_eq!(ledger.count("state = 'running' AND held"), 1);
+    submitter.kill();
+    ledger.execute("INSERT INTO notes (id, what) VALUES (gen_random_uuid(), 'go')");
+    let running = ledger.start(Chore::new(&ledger.pool, "runtime"), settings());
+    let entry = running.ended(id).await;
+    assert_eq!((entry.stage, entry.attempts, entry.strikes), (Stage::Done, 2, 1));
+    assert_eq!(ledger.notes(id), ["prepared", "done by runtime"]);
+    running.stop().await;
+}

@@ -1,0 +1,41 @@
+//! How late calls are.
+
+use std::time::Duration;
+
+use serde_json::Value;
+
+use super::bed::{Job, Ledger, job, quick};
+
+#[tokio::test]
+async fn a_delayed_call_is_begun_when_it_is_due_and_not_before() {
+    let ledger = Ledger::new();
+    let running = ledger.start(Job::done(), quick());
+    for n in 0..40 {
+        ledger.defer(&job(&Value::Null).after(Duration::from_millis(1000 + n * 20)));
+        running.deferred.nudge();
+    }
+    ledger.until("state = 'done'", 40).await;
+    assert_eq!(ledger.count("started_at < not_before"), 0);
+    // A tenth of it on a machine that has nothing else to do.
+    assert_eq!(ledger.count("started_at > not_before + interval '450 milliseconds'"), 0);
+    let late = "SELECT (extract(epoch FROM percentile_disc(0.5) WITHIN GROUP
+                        (ORDER BY started_at - not_before)) * 1000)::bigint AS number FROM deferred";
+    let late = ledger.number(late);
+    assert!(late < 100, "half of them {late} ms late");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_was_told_of_is_found_within_half_a_second() {
+    let ledger = Ledger::new();
+    let running = ledger.start(Job::done(), quick());
+    let first = job(&Value::Null);
+    ledger.defer(&first);
+    running.ended(first.id()).await;
+    let call = job(&Value::Null);
+    ledger.defer(&call);
+    let entry = running.ended(call.id()).await;
+    let late = entry.started_at.unwrap() - entry.not_before;
+    assert!(late.num_milliseconds() < 950, "{late}");
+    running.stop().await;
+}

@@ -7,13 +7,14 @@ use clap::{Parser, Subcommand};
 
 use crate::config::Config;
 use crate::control::{self, Answer, Request};
-use crate::launcher;
 use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
+use crate::{deferred, launcher};
 
-/// Runs the whole store: PostgreSQL and the four services, each in a process of its own.
+/// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
+/// process of its own.
 ///
 /// Without a command it starts everything and stays in the foreground; Ctrl-C stops it again.
 /// The other commands talk to that launcher from another terminal.
@@ -29,9 +30,12 @@ Variables:
   STORE_PORT, ORDER_PORT, WAREHOUSE_PORT, WARRANTY_PORT
                   where the services listen [default: 8480, 8380, 8280, 8180; 0: any free port]
   POSTGRES_PORT   where the private PostgreSQL listens [default: where it did last time, or any]
+  RABBITMQ_PORT   where the private RabbitMQ listens [default: likewise]
   STORE_DATABASE_URL, ORDER_DATABASE_URL, WAREHOUSE_DATABASE_URL, WARRANTY_DATABASE_URL
                   existing databases instead of a private PostgreSQL: all four, or none
+  AMQP_URL        an existing RabbitMQ instead of a private one, or: none
   PG_BINDIR       the folder of initdb and postgres [default: looked for]
+  RABBITMQ_BINDIR the folder of rabbitmq-server and rabbitmqctl [default: looked for]
   STACK_DIR       where data, logs and state are kept [default: .stack in the workspace]";
 
 #[derive(Debug, Subcommand)]
@@ -50,6 +54,11 @@ enum Command {
         /// For programs: {"parts": [{"name", "state", "pid", "url", "database", "log"}]}
         #[arg(long)]
         json: bool,
+    },
+    /// Lists, shows, retries and discards the calls that Store makes later
+    Deferred {
+        #[command(subcommand)]
+        command: Option<deferred::Command>,
     },
     /// Runs one service in this process, by its own command line
     Service {
@@ -88,6 +97,7 @@ impl Cli {
                     say(status.to_string().trim_end());
                 }
             }
+            Some(Command::Deferred { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Service { .. }) => {}
         }
         Ok(ExitCode::SUCCESS)

@@ -13,7 +13,9 @@ use crate::names::Service;
 /// | `STACK_DIR` | folder of the private cluster, logs and state | `.stack` in the workspace |
 /// | `STORE_PORT`, `ORDER_PORT`, `WAREHOUSE_PORT`, `WARRANTY_PORT` | ports; 0: any free one | 8480, 8380, 8280, 8180 |
 /// | `POSTGRES_PORT` | port of the private PostgreSQL; 0: any free one | the last one, if free |
+/// | `RABBITMQ_PORT` | port of the private RabbitMQ; 0: any free one | the last one, if free |
 /// | `STORE_DATABASE_URL`, `ORDER_…`, `WAREHOUSE_…`, `WARRANTY_DATABASE_URL` | existing databases: all four, or none | a private cluster |
+/// | `AMQP_URL` | an existing RabbitMQ; `none`: none at all | a private node, where the programs are found |
 #[derive(Clone, Debug)]
 pub(crate) struct Config {
     pub(crate) folder: PathBuf,
@@ -22,6 +24,19 @@ pub(crate) struct Config {
     pub(crate) postgres_port: Option<u16>,
     /// `None`: a private cluster.
     pub(crate) databases: Option<[String; 4]>,
+    pub(crate) rabbitmq_port: Option<u16>,
+    pub(crate) broker: Broker,
+}
+
+/// Whose RabbitMQ carries the deferred calls. Without one they run from Store's database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Broker {
+    /// The launcher's own, where the programs are found.
+    Private,
+    /// That of this address.
+    Given(String),
+    /// Nobody's.
+    Unwanted,
 }
 
 impl Config {
@@ -58,6 +73,8 @@ impl Config {
             ports,
             postgres_port: port("POSTGRES_PORT")?,
             databases: databases(&variable)?,
+            rabbitmq_port: port("RABBITMQ_PORT")?,
+            broker: broker(variable("AMQP_URL"))?,
         })
     }
 }
@@ -93,6 +110,20 @@ fn databases(variable: &impl Fn(&str) -> Option<String>) -> Result<Option<[Strin
     }
 }
 
+fn broker(url: Option<String>) -> Result<Broker> {
+    match url {
+        None => Ok(Broker::Private),
+        Some(url) if url == "none" => Ok(Broker::Unwanted),
+        Some(url) if url.starts_with("amqp://") || url.starts_with("amqps://") => {
+            Ok(Broker::Given(url))
+        }
+        // There may be a password in it.
+        Some(_) => bail!(
+            "AMQP_URL must be like amqp://user:password@host:5672/vhost, or `none` to run without RabbitMQ"
+        ),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -114,6 +145,7 @@ mod tests {
         assert_eq!(config.ports, [8480, 8380, 8280, 8180]);
         assert_eq!(config.folder, Path::new("/here/.stack"));
         assert!(config.postgres_port.is_none() && config.databases.is_none());
+        assert!(config.rabbitmq_port.is_none() && config.broker == Broker::Private);
     }
 
     #[test]
@@ -142,6 +174,17 @@ mod tests {
         let all = Service::ALL.map(|service| (service.variable("DATABASE_URL"), "postgres://x"));
         let all: Vec<(&str, &str)> = all.iter().map(|(name, url)| (name.as_str(), *url)).collect();
         assert!(read(&all).unwrap().databases.is_some());
+    }
+
+    #[test]
+    fn broker_is_private_given_or_unwanted() {
+        let given = "amqps://user:secret@host/vhost";
+        let broker = |url| read(&[("AMQP_URL", url)]).unwrap().broker;
+        assert_eq!(broker(given), Broker::Given(given.to_owned()));
+        assert_eq!(broker("none"), Broker::Unwanted);
+        let error = refusal(&[("AMQP_URL", "http://user:secret@host")]);
+        assert!(error.starts_with("AMQP_URL must be like amqp://"), "{error}");
+        assert!(!error.contains("secret"), "{error}");
     }
 
     #[test]

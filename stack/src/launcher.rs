@@ -1,24 +1,29 @@
 //! From nothing to a ready store, and back to nothing.
 
+use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
-use backing::port;
 use backing::postgres::Cluster;
+use backing::rabbitmq::Node;
+use backing::{Error, port};
 use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
-use crate::config::Config;
+use crate::config::{Broker, Config};
 use crate::control::{Answer, Control, Request};
 use crate::names::{Name, Service};
 use crate::parts::{Kind, Part, Shared, check_port};
 use crate::state::{self, Paths, Registry};
 use crate::status::Status;
 use crate::terminal::{say, welcome};
+
+/// What it means that there is no broker.
+const WITHOUT: &str = "deferred calls run from Store's database";
 
 /// Runs everything in the foreground until a signal comes, and then stops it.
 pub(crate) fn run(config: Config, paths: Paths) -> Result<ExitCode> {
@@ -51,11 +56,13 @@ struct Launcher {
 struct Parts {
     services: [Arc<Part>; 4],
     postgres: Option<Arc<Part>>,
+    /// Or why there is none.
+    rabbitmq: Result<Arc<Part>, String>,
 }
 
 impl Parts {
     fn all(&self) -> impl Iterator<Item = &Arc<Part>> {
-        self.services.iter().chain(&self.postgres)
+        self.services.iter().chain(&self.postgres).chain(&self.rabbitmq)
     }
 }
 
@@ -85,8 +92,9 @@ impl Launcher {
             self.boot().await?;
             self.booted.send_replace(true);
             if let Some(parts) = self.parts.get() {
+                let without = parts.rabbitmq.as_ref().err().map(String::as_str);
                 let parts: Vec<&Part> = parts.all().map(AsRef::as_ref).collect();
-                say(&welcome(&parts, started.elapsed()));
+                say(&welcome(&parts, without, started.elapsed()));
             }
             std::future::pending().await
         };
@@ -105,18 +113,39 @@ impl Launcher {
             let databases = Service::ALL.map(|service| cluster.url(port, service.name().as_str()));
             (databases, Some((cluster, port)))
         };
+        let node = self.node().await?;
+        let broker = match (&node, &self.config.broker) {
+            (Ok((node, port)), _) => Some(node.url(*port)),
+            (Err(_), Broker::Given(url)) => Some(url.clone()),
+            (Err(_), _) => None,
+        };
+        let part = |name, kind, port| {
+            Part::new(kind, port, self.paths.log(name), Arc::clone(&self.shared))
+        };
         let parts = self.parts.get_or_init(|| Parts {
-            services: std::array::from_fn(|at| self.service(at, ports, &databases)),
-            postgres: postgres.as_ref().map(|(cluster, port)| {
-                let log = self.paths.log(Name::Postgres);
-                Part::new(Kind::Postgres(Arc::clone(cluster)), *port, log, Arc::clone(&self.shared))
+            services: std::array::from_fn(|at| {
+                self.service(at, ports, &databases, broker.as_deref())
             }),
+            postgres: postgres.as_ref().map(|(cluster, port)| {
+                part(Name::Postgres, Kind::Postgres(Arc::clone(cluster)), *port)
+            }),
+            rabbitmq: node.map(|(node, port)| part(Name::Rabbitmq, Kind::Rabbitmq(node), port)),
         });
         if let Some(part) = &parts.postgres {
             part.start().await?;
         }
         // Dropped, when a signal comes meanwhile, it takes its tasks with it.
         let mut starting = JoinSet::new();
+        if let Ok(part) = &parts.rabbitmq {
+            let part = Arc::clone(part);
+            starting.spawn(async move {
+                // No reason to do without a store: it takes the broker as it comes and goes.
+                if let Err(error) = part.start().await {
+                    say(&format!("{error:#}; until it is started, {WITHOUT}"));
+                }
+                Ok(())
+            });
+        }
         for part in &parts.services {
             let part = Arc::clone(part);
             let postgres = postgres.clone();
@@ -127,7 +156,7 @@ impl Launcher {
                 }
                 part.once("migrate").await?;
                 part.once("seed").await?;
-                part.start().await
+                part.start().await.map(drop)
             });
         }
         while let Some(started) = starting.join_next().await {
@@ -161,26 +190,47 @@ impl Launcher {
             spawn_blocking(move || Cluster::durable(&wanted)).await??
         };
         if let Some(user) = cluster.runs_as() {
-            let folder = cluster.folder().display();
-            if wanted.canonicalize().is_ok_and(|wanted| wanted == cluster.folder()) {
-                say(&format!("PostgreSQL runs as user {user}, never as root"));
-            } else {
-                say(&format!(
-                    "PostgreSQL runs as user {user}, never as root; {user} can't reach {}, so its data is in {folder}",
-                    wanted.display()
-                ));
-            }
+            say(&settled("PostgreSQL", user, &wanted, cluster.folder()));
         }
         if let Some(pid) = cluster.processes().first() {
             // Its start ends it: see `parts`.
             say(&format!("stopping postgres (pid {pid}), left by a launcher that was killed"));
         }
-        let file = self.paths.postgres_port();
+        let port = self.server_port(Name::Postgres, self.config.postgres_port)?;
+        Ok((Arc::new(cluster), port))
+    }
+
+    /// The private RabbitMQ and the port for its server, or why there is none.
+    async fn node(&self) -> Result<Result<(Arc<Node>, u16), String>> {
+        match self.config.broker {
+            Broker::Private => {}
+            Broker::Given(_) => return Ok(Err("the broker is that of AMQP_URL".to_owned())),
+            Broker::Unwanted => return Ok(Err(format!("AMQP_URL is `none`: {WITHOUT}"))),
+        }
+        let wanted = self.paths.node();
+        let made = {
+            let wanted = wanted.clone();
+            spawn_blocking(move || Node::durable(&wanted)).await?
+        };
+        let node = match made {
+            Err(error @ Error::NotInstalled(_)) => return Ok(Err(format!("{error}; {WITHOUT}"))),
+            made => made?,
+        };
+        if let Some(user) = node.runs_as() {
+            say(&settled("RabbitMQ", user, &wanted, node.folder()));
+        }
+        let port = self.server_port(Name::Rabbitmq, self.config.rabbitmq_port)?;
+        Ok(Ok((Arc::new(node), port)))
+    }
+
+    /// The port that was asked for, else the last run's if it is free, else any.
+    fn server_port(&self, name: Name, wanted: Option<u16>) -> Result<u16> {
+        let file = self.paths.port(name);
         let last = || std::fs::read_to_string(&file).ok()?.trim().parse::<u16>().ok();
-        let port = match self.config.postgres_port {
+        let port = match wanted {
             Some(0) => None,
             Some(port) => {
-                check_port(Name::Postgres, port)?;
+                check_port(name, port)?;
                 Some(port)
             }
             None => last().filter(|port| port::check(*port).is_ok()),
@@ -191,10 +241,16 @@ impl Launcher {
         };
         std::fs::write(&file, port.to_string())
             .with_context(|| format!("could not write {}", file.display()))?;
-        Ok((Arc::new(cluster), port))
+        Ok(port)
     }
 
-    fn service(&self, at: usize, ports: [u16; 4], databases: &[String; 4]) -> Arc<Part> {
+    fn service(
+        &self,
+        at: usize,
+        ports: [u16; 4],
+        databases: &[String; 4],
+        broker: Option<&str>,
+    ) -> Arc<Part> {
         let service = Service::ALL[at];
         let mut environment = vec![
             ("BIND".to_owned(), "127.0.0.1".to_owned()),
@@ -206,7 +262,13 @@ impl Launcher {
                 environment.push((other.variable("URL"), format!("http://127.0.0.1:{port}")));
             }
         }
-        let kind = Kind::Service { service, database: databases[at].clone(), environment };
+        let kind = Kind::Service {
+            service,
+            database: databases[at].clone(),
+            // Nobody else defers anything.
+            broker: broker.filter(|_| service == Service::Store).map(str::to_owned),
+            environment,
+        };
         Part::new(kind, ports[at], self.paths.log(service.name()), Arc::clone(&self.shared))
     }
 
@@ -239,11 +301,9 @@ impl Launcher {
     async fn part(&self, name: Name) -> Result<&Arc<Part>> {
         self.booted.subscribe().wait_for(|booted| *booted).await?;
         let parts = self.parts.get().ok_or_else(|| anyhow!("nothing was started"))?;
-        match (parts.all().find(|part| part.name() == name), name) {
+        match (parts.all().find(|part| part.name() == name), &parts.rabbitmq) {
             (Some(part), _) => Ok(part),
-            (None, Name::Rabbitmq) => {
-                bail!("rabbitmq is absent: deferred calls come in a later version")
-            }
+            (None, Err(why)) if name == Name::Rabbitmq => bail!("{name} is absent: {why}"),
             (None, _) => bail!("{name} is absent: the databases are those given"),
         }
     }
@@ -261,9 +321,7 @@ impl Launcher {
                 for part in &parts.services {
                     part.stop(false).await;
                 }
-                if let Some(postgres) = &parts.postgres {
-                    postgres.stop(false).await;
-                }
+                tokio::join!(stop(parts.rabbitmq.as_ref().ok()), stop(parts.postgres.as_ref()));
             };
             tokio::select! {
                 () = gracefully => {}
@@ -275,6 +333,23 @@ impl Launcher {
             }
         }
         self.shared.registry.clear();
+    }
+}
+
+async fn stop(part: Option<&Arc<Part>>) {
+    if let Some(part) = part {
+        part.stop(false).await;
+    }
+}
+
+/// As whom a server runs, and where its data is.
+fn settled(server: &str, user: &str, wanted: &Path, folder: &Path) -> String {
+    let runs = format!("{server} runs as user {user}, never as root");
+    if wanted.canonicalize().is_ok_and(|wanted| wanted == folder) {
+        runs
+    } else {
+        let (wanted, folder) = (wanted.display(), folder.display());
+        format!("{runs}; {user} can't reach {wanted}, so its data is in {folder}")
     }
 }
 

@@ -8,6 +8,8 @@
 mod cli;
 mod config;
 mod control;
+mod deferred;
+mod http;
 mod launcher;
 mod logs;
 mod names;

@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, bail};
 use backing::postgres::Cluster;
+use backing::rabbitmq::Node;
 use backing::{port, process};
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -22,9 +23,11 @@ use crate::state::{LOOK, PATIENCE, Process, Registry};
 use crate::terminal::say;
 use crate::{logs, probe};
 
-/// What a part may take until it is ready. PostgreSQL may have a crash to recover from.
+/// What a part may take until it is ready. The servers may have a crash to recover from.
 const SERVICE_READY: Duration = Duration::from_secs(15);
-const POSTGRES_READY: Duration = Duration::from_mins(1);
+const SERVER_READY: Duration = Duration::from_mins(1);
+/// A service finds the broker's address here. What the launcher was given is not for all of them.
+const BROKER: &str = "AMQP_URL";
 
 /// What the parts have in common.
 #[derive(Debug)]
@@ -39,8 +42,15 @@ pub(crate) struct Shared {
 /// What a part is.
 #[derive(Debug)]
 pub(crate) enum Kind {
-    Service { service: Service, database: String, environment: Vec<(String, String)> },
+    Service {
+        service: Service,
+        database: String,
+        /// Where its deferred calls go by.
+        broker: Option<String>,
+        environment: Vec<(String, String)>,
+    },
     Postgres(Arc<Cluster>),
+    Rabbitmq(Arc<Node>),
 }
 
 #[derive(Debug)]
@@ -73,6 +83,7 @@ impl Part {
         match &self.kind {
             Kind::Service { service, .. } => service.name(),
             Kind::Postgres(_) => Name::Postgres,
+            Kind::Rabbitmq(_) => Name::Rabbitmq,
         }
     }
 
@@ -84,13 +95,14 @@ impl Part {
         match &self.kind {
             Kind::Service { .. } => format!("http://127.0.0.1:{}", self.port),
             Kind::Postgres(cluster) => cluster.url(self.port, "postgres"),
+            Kind::Rabbitmq(node) => node.url(self.port),
         }
     }
 
     pub(crate) fn database(&self) -> Option<&str> {
         match &self.kind {
             Kind::Service { database, .. } => Some(database),
-            Kind::Postgres(_) => None,
+            Kind::Postgres(_) | Kind::Rabbitmq(_) => None,
         }
     }
 
@@ -116,7 +128,7 @@ impl Part {
         let name = self.name();
         let limit = match self.kind {
             Kind::Service { .. } => SERVICE_READY,
-            Kind::Postgres(_) => POSTGRES_READY,
+            Kind::Postgres(_) | Kind::Rabbitmq(_) => SERVER_READY,
         };
         let mut changes = self.process.subscribe();
         let ended = changes.wait_for(|now| *now != Some(process));
@@ -143,7 +155,7 @@ impl Part {
         if !kill {
             let pid = Pid::from_raw(process.pid);
             match &self.kind {
-                Kind::Service { .. } => {
+                Kind::Service { .. } | Kind::Rabbitmq(_) => {
                     process::signal(&[pid], Signal::SIGTERM);
                     // A frozen one gets the signal when it goes on.
                     process::signal(&[pid], Signal::SIGCONT);
@@ -176,7 +188,7 @@ impl Part {
         self.expected.store(true, Ordering::Relaxed);
         let pid = Pid::from_raw(process.pid);
         match &self.kind {
-            Kind::Service { .. } => process::signal(&[pid], Signal::SIGKILL),
+            Kind::Service { .. } | Kind::Rabbitmq(_) => process::signal(&[pid], Signal::SIGKILL),
             Kind::Postgres(cluster) => {
                 // Stopped, it can't have new children while the old ones are listed.
                 process::signal(&[pid], Signal::SIGSTOP);
@@ -193,7 +205,7 @@ impl Part {
     /// Runs one of the service's own commands to its end: `migrate`, `seed`.
     pub(crate) async fn once(&self, command: &str) -> Result<()> {
         let from = std::fs::metadata(&self.log).map_or(0, |log| log.len());
-        let (mut child, process) = self.launch(self.command(command))?;
+        let (mut child, process) = self.launch(self.command(command)?)?;
         let status = child.wait().await;
         self.shared.registry.remove(process);
         let status = status.with_context(|| format!("could not wait for {}", self.name()))?;
@@ -212,11 +224,13 @@ impl Part {
         if self.shared.closing.load(Ordering::Relaxed) {
             bail!("the launcher is shutting down");
         }
-        if let Kind::Postgres(cluster) = &self.kind {
-            clear(cluster).await;
+        match &self.kind {
+            Kind::Service { .. } => {}
+            Kind::Postgres(cluster) => clear(Signal::SIGINT, || cluster.processes()).await,
+            Kind::Rabbitmq(node) => clear(Signal::SIGTERM, || node.processes()).await,
         }
         self.check_port()?;
-        let (mut child, process) = self.launch(self.command("serve"))?;
+        let (mut child, process) = self.launch(self.command("serve")?)?;
         self.expected.store(false, Ordering::Relaxed);
         self.process.send_replace(Some(process));
         let part = Arc::clone(self);
@@ -236,17 +250,19 @@ impl Part {
         Ok(process)
     }
 
-    fn command(&self, subcommand: &str) -> Command {
-        match &self.kind {
-            Kind::Service { service, environment, .. } => {
+    fn command(&self, subcommand: &str) -> Result<Command> {
+        Ok(match &self.kind {
+            Kind::Service { service, broker, environment, .. } => {
                 let mut command = Command::new(&self.shared.program);
                 command.args(["service", "--held", service.name().as_str(), subcommand]);
                 command.envs(environment.iter().map(|(name, value)| (name, value)));
+                command.env_remove(BROKER).envs(broker.iter().map(|url| (BROKER, url)));
                 command.stdin(Stdio::piped());
                 command
             }
             Kind::Postgres(cluster) => cluster.command(self.port),
-        }
+            Kind::Rabbitmq(node) => node.command(self.port)?,
+        })
     }
 
     /// The process is in the registry before it does anything.
@@ -277,6 +293,7 @@ impl Part {
             let ready = match &self.kind {
                 Kind::Service { .. } => probe::ready(self.port).await,
                 Kind::Postgres(cluster) => cluster.is_ready(process.pid.cast_unsigned()),
+                Kind::Rabbitmq(_) => Node::is_ready(self.port),
             };
             if ready {
                 return;
@@ -308,15 +325,15 @@ pub(crate) fn check_port(name: Name, wanted: u16) -> Result<()> {
     })
 }
 
-/// Ends what is left of an earlier server on the cluster's folder: a new one would refuse to start
+/// Ends what is left of an earlier server on the same folder: a new one would refuse to start
 /// beside it. Children of a killed postmaster end by themselves, unless they are frozen.
-async fn clear(cluster: &Cluster) {
-    for signal in [Signal::SIGINT, Signal::SIGKILL] {
-        let left = cluster.processes();
+async fn clear(signal: Signal, processes: impl Fn() -> Vec<Pid>) {
+    for signal in [signal, Signal::SIGKILL] {
+        let left = processes();
         process::signal(&left, signal);
         process::signal(&left, Signal::SIGCONT);
         let end = Instant::now() + PATIENCE;
-        while !cluster.processes().is_empty() && Instant::now() < end {
+        while !processes().is_empty() && Instant::now() < end {
             sleep(LOOK).await;
         }
     }

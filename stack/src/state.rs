@@ -43,15 +43,20 @@ impl Paths {
         self.0.join("logs").join(format!("{name}.log"))
     }
 
-    pub(crate) fn postgres_port(&self) -> PathBuf {
-        self.0.join("postgres.port")
+    pub(crate) fn node(&self) -> PathBuf {
+        self.0.join("rabbitmq")
+    }
+
+    /// Where the port of the last run is kept.
+    pub(crate) fn port(&self, name: Name) -> PathBuf {
+        self.0.join(format!("{name}.port"))
     }
 
     fn state(&self) -> PathBuf {
         self.0.join("state.json")
     }
 
-    /// Makes the folder, such that an unprivileged PostgreSQL can pass through it.
+    /// Makes the folder, such that unprivileged servers can pass through it.
     pub(crate) fn create(&self) -> Result<()> {
         let failed = || format!("could not create {}", self.0.display());
         if !self.0.is_dir() {
@@ -180,10 +185,14 @@ pub(crate) async fn clean(paths: &Paths, say: impl Fn(&str)) -> Result<()> {
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default();
     if state.boot == boot() {
-        let (databases, services): (Vec<Process>, Vec<Process>) =
+        let (databases, others): (Vec<Process>, Vec<Process>) =
             state.processes.into_iter().partition(|process| process.name == Name::Postgres);
-        // PostgreSQL last: draining services need it. Its SIGTERM would wait for them, too.
+        let (brokers, services): (Vec<Process>, Vec<Process>) =
+            others.into_iter().partition(|process| process.name == Name::Rabbitmq);
+        // What draining services need comes after them. PostgreSQL's SIGTERM would wait for them,
+        // too.
         end(services, Signal::SIGTERM, &say).await?;
+        end(brokers, Signal::SIGTERM, &say).await?;
         end(databases, Signal::SIGINT, &say).await?;
     }
     match fs::remove_file(&path) {

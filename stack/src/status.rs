@@ -5,7 +5,9 @@ use std::path::PathBuf;
 
 use serde::{Deserialize, Serialize};
 
-use crate::config::Config;
+use backing::rabbitmq::Node;
+
+use crate::config::{Broker, Config};
 use crate::names::{Name, Service};
 use crate::parts::Part;
 use crate::state::Paths;
@@ -66,16 +68,17 @@ impl Status {
         };
         let mut parts: Vec<PartStatus> =
             Service::ALL.into_iter().enumerate().map(service).collect();
-        parts.push(if config.databases.is_some() {
-            PartStatus::absent(Name::Postgres)
-        } else {
-            PartStatus {
-                state: PartState::Stopped,
-                log: Some(paths.log(Name::Postgres)),
-                ..PartStatus::absent(Name::Postgres)
-            }
-        });
-        parts.push(PartStatus::absent(Name::Rabbitmq));
+        let broker = config.broker == Broker::Private && Node::is_installed();
+        for (name, private) in
+            [(Name::Postgres, config.databases.is_none()), (Name::Rabbitmq, broker)]
+        {
+            let part = PartStatus::absent(name);
+            parts.push(if private {
+                PartStatus { state: PartState::Stopped, log: Some(paths.log(name)), ..part }
+            } else {
+                part
+            });
+        }
         Self { parts }
     }
 

@@ -18,12 +18,16 @@ pub(crate) fn say(line: &str) {
 }
 
 /// What runs, where, and what to try.
-pub(crate) fn welcome(parts: &[&Part], took: Duration) -> String {
+///
+/// `without` says why there is no private RabbitMQ, if there is none.
+pub(crate) fn welcome(parts: &[&Part], without: Option<&str>, took: Duration) -> String {
     let mut text = String::from("\n");
     for part in parts {
         // The password stays out of a screen that is shown to others; `status` has it.
         let (at, note) = match part.name() {
-            Name::Postgres => (format!("127.0.0.1:{}", part.port()), "  (address: status)"),
+            Name::Postgres | Name::Rabbitmq => {
+                (format!("127.0.0.1:{}", part.port()), "  (address: status)")
+            }
             _ => (part.url(), ""),
         };
         let _ = writeln!(text, "  {:<10} {at:<24} {}{note}", part.name(), part.log().display());
@@ -31,8 +35,9 @@ pub(crate) fn welcome(parts: &[&Part], took: Duration) -> String {
     if !parts.iter().any(|part| part.name() == Name::Postgres) {
         let _ = writeln!(text, "  {:<10} absent: the databases are those given", Name::Postgres);
     }
-    let _ =
-        writeln!(text, "  {:<10} absent: deferred calls come in a later version", Name::Rabbitmq);
+    if let Some(why) = without {
+        let _ = writeln!(text, "  {:<10} absent: {why}", Name::Rabbitmq);
+    }
     let store = parts.iter().find(|part| part.name() == Service::Store.name());
     let store = store.map(|part| part.url()).unwrap_or_default();
     let _ = write!(

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
 
+mod broker;
 pub(crate) mod harness;
 
 use std::collections::BTreeMap;
@@ -19,7 +20,7 @@ use serde_json::{Value, json};
 
 use self::harness::{
     LIMIT, Launcher, SERVICES, folder, folder_with_mode, gone, http, is_ready, order, pid, program,
-    refusal, run, status,
+    refusal, run, status, with_broker,
 };
 
 const ALEX: &str = "/api/v1/store/6d2cb5a0-943c-4b96-9aa6-89eac7bdfd2b";
@@ -31,8 +32,9 @@ fn assert_nothing_is_left(folder: &Path, parts: &BTreeMap<String, Value>) {
     for part in parts.values().filter(|part| !part["pid"].is_null()) {
         assert!(gone(pid(part)), "{part} still runs");
     }
-    let data = folder.canonicalize().unwrap().join("postgres/data");
-    assert!(in_folder("postgres", &data).is_empty());
+    let folder = folder.canonicalize().unwrap();
+    assert!(in_folder("postgres", &folder.join("postgres/data")).is_empty());
+    assert!(in_folder("beam.smp", &folder.join("rabbitmq")).is_empty());
     assert!(!folder.join("state.json").exists() && !folder.join("control.sock").exists());
 }
 
@@ -265,6 +267,10 @@ fn what_is_missing_or_wrong_gets_one_line() {
     let folder = folder();
     let error = refusal(program(folder.path()).env("PG_BINDIR", "/nowhere"));
     assert!(error.contains("PG_BINDIR must be the folder"), "{error}");
+    let error = refusal(with_broker(folder.path()).env("RABBITMQ_BINDIR", "/nowhere"));
+    assert!(error.contains("RABBITMQ_BINDIR must be the folder"), "{error}");
+    let error = refusal(program(folder.path()).env("AMQP_URL", "localhost"));
+    assert!(error.contains("AMQP_URL must be like amqp://"), "{error}");
     let error = refusal(program(folder.path()).env("ORDER_DATABASE_URL", "postgres://x"));
     assert!(error.contains("set STORE_DATABASE_URL, WAREHOUSE_DATABASE_URL"), "{error}");
     let error = refusal(program(folder.path()).env("STORE_PORT", "http"));

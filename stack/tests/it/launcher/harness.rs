@@ -32,14 +32,23 @@ pub(crate) fn folder_with_mode(mode: u32) -> TempDir {
     folder
 }
 
-/// The program, unaware of what this test was started with.
+/// The program, unaware of what this test was started with, and without RabbitMQ, which costs each
+/// start some seconds of a processor.
 pub(crate) fn program(folder: &Path) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_stack"));
-    command.env("STACK_DIR", folder).env_remove("POSTGRES_PORT");
+    command.env("STACK_DIR", folder).env_remove("POSTGRES_PORT").env_remove("RABBITMQ_PORT");
+    command.env("AMQP_URL", "none");
     for service in SERVICES.map(str::to_uppercase) {
         command.env(format!("{service}_PORT"), "0");
         command.env_remove(format!("{service}_DATABASE_URL"));
     }
+    command
+}
+
+/// The program as it is without that: with a RabbitMQ of its own.
+pub(crate) fn with_broker(folder: &Path) -> Command {
+    let mut command = program(folder);
+    command.env_remove("AMQP_URL");
     command
 }
 

@@ -13,6 +13,7 @@
 [rollback]: mod@rollback
 "
 )]
+#![cfg_attr(feature = "deferred", doc = "[deferred]: mod@deferred")]
 #![cfg_attr(feature = "http", doc = "[http]: mod@http")]
 #![cfg_attr(feature = "metrics", doc = "[metrics]: mod@metrics")]
 #![cfg_attr(feature = "rabbitmq", doc = "[rabbitmq]: mod@deferred::rabbitmq")]

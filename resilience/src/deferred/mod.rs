@@ -1,7 +1,9 @@
 //! Calls that are made later, and never lost.
-//!
-//! PostgreSQL is the ledger: what was deferred is a row, committed in the caller's own transaction,
-//! and ends as `done` or `parked`, whatever dies.
+#![doc = include_str!("../../docs/deferred.md")]
+
+// Inside: `ledger` is every statement, `executor` carries one row out, `direct` claims rows where no
+// broker carries them, `janitor` takes back what nobody is at any more, `rabbitmq` is the carrier.
+// All of them meet in `shared`.
 
 mod builder;
 mod call;

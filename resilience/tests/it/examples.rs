@@ -4,6 +4,9 @@ use std::time::Duration;
 
 use resilience::testkit::ManualClock;
 
+#[path = "../../examples/deferred.rs"]
+#[expect(dead_code, reason = "its `main` is for `cargo run`")]
+mod deferred;
 #[path = "../../examples/fallback.rs"]
 #[expect(dead_code, reason = "its `main` is for `cargo run`")]
 mod fallback;
@@ -92,6 +95,23 @@ call 2: 200, asked 2 times
 call 3: 503, asked 3 times
 call 4: billing is unavailable: answered 503 (circuit breaker open, next attempt in 1 s), asked 0 times
 call 5: 200, asked 1 times
+";
+    assert_eq!(text(out), expected);
+}
+
+#[tokio::test]
+async fn example_of_deferred_calls_ships_later_what_it_accepted() {
+    let database = backing::postgres::testing::TestDatabase::new("shop", |_| Ok::<_, ()>(()));
+    let mut out = Vec::new();
+    deferred::story(&mut out, database.url()).await.unwrap();
+    let expected = "\
+order 1: shipped
+the parcel service is away
+order 2: accepted, to be shipped later
+order 3: accepted, to be shipped later
+it is back
+order 2: done
+order 3: done
 ";
     assert_eq!(text(out), expected);
 }

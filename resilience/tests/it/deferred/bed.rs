@@ -96,6 +96,12 @@ impl Ledger {
         assert!(defer(&mut self.conn(), call).unwrap(), "there is one of this id");
     }
 
+    pub(super) fn defer_all<'a>(&self, calls: impl IntoIterator<Item = &'a Deferral>) {
+        for call in calls {
+            self.defer(call);
+        }
+    }
+
     /// Defers calls with this payload, in one transaction; their ids.
     pub(super) fn defer_many(&self, count: usize, payload: &Value) -> Vec<Uuid> {
         let calls: Vec<_> = (0..count).map(|_| job(payload)).collect();
@@ -149,7 +155,7 @@ impl Ledger {
 
 /// Asks again and again, and fails after a while.
 pub(super) async fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
-    let end = std::time::Instant::now() + Duration::from_secs(60);
+    let end = std::time::Instant::now() + Duration::from_mins(1);
     while !happened() {
         assert!(std::time::Instant::now() < end, "it never happens: {what}");
         tokio::time::sleep(Duration::from_millis(10)).await;

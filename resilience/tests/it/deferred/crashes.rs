@@ -14,7 +14,7 @@ async fn a_worker_killed_fifty_times_parks_nothing_that_never_ran() {
     let ledger = Ledger::new();
     let random = Random::new();
     let calls: Vec<_> = (0..400).map(|_| Chore::call(&Do::Take(150))).collect();
-    calls.iter().for_each(|call| ledger.defer(call));
+    ledger.defer_all(&calls);
     for _ in 0..50 {
         let mut worker = Worker::start(&ledger, "killed");
         let life = random.up_to(Duration::from_millis(250));
@@ -35,7 +35,7 @@ async fn poison_that_kills_its_process_is_parked_and_what_was_beside_it_is_not()
     let poison = Chore::call(&Do::Poison);
     ledger.defer(&poison);
     let beside: Vec<_> = (0..7).map(|_| Chore::call(&Do::Take(200))).collect();
-    beside.iter().for_each(|call| ledger.defer(call));
+    ledger.defer_all(&beside);
     let mut deaths = 0;
     let mut worker = Worker::start(&ledger, "worker");
     eventually("all have ended", || {

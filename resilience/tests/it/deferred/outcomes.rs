@@ -49,7 +49,7 @@ async fn a_thousand_calls_deferred_at_once_are_all_done_once() {
         let (pool, deferred) = (ledger.pool.clone(), running.deferred.clone());
         tasks.spawn_blocking(move || {
             let call = Deferral::new::<Job>(id, &Value::Null).unwrap();
-            assert!(defer(&mut pool.get_timeout(Duration::from_secs(60)).unwrap(), &call).unwrap());
+            assert!(defer(&mut pool.get_timeout(Duration::from_mins(1)).unwrap(), &call).unwrap());
             deferred.nudge();
         });
     }
@@ -163,21 +163,23 @@ async fn a_pause_that_was_asked_for_is_made_up_to_the_limit() {
     running.stop().await;
 }
 
+/// Takes a number, and panics at one of them.
+struct Strict;
+impl Handler for Strict {
+    const KIND: &'static str = "strict";
+    type Payload = u32;
+    type Output = ();
+
+    async fn run(&self, attempt: Attempt<u32>) -> Result<(), HandlerError> {
+        assert_ne!(attempt.payload, 13, "on purpose");
+        Ok(())
+    }
+}
+
 #[tokio::test]
 async fn poison_is_parked_and_blocks_nothing_behind_it() {
     let ledger = Ledger::new();
     let unreadable = Uuid::new_v4();
-    struct Strict;
-    impl Handler for Strict {
-        const KIND: &'static str = "strict";
-        type Payload = u32;
-        type Output = ();
-
-        async fn run(&self, attempt: Attempt<u32>) -> Result<(), HandlerError> {
-            assert_ne!(attempt.payload, 13, "on purpose");
-            Ok(())
-        }
-    }
     ledger.execute(&format!(
         "INSERT INTO deferred (id, kind, payload, state, not_before)
          VALUES ('{unreadable}', 'strict', '\"no number\"', 'pending', clock_timestamp())"
@@ -186,7 +188,7 @@ async fn poison_is_parked_and_blocks_nothing_behind_it() {
     let panics = call(13);
     ledger.defer(&panics);
     let behind: Vec<_> = (20..40).map(call).collect();
-    behind.iter().for_each(|call| ledger.defer(call));
+    ledger.defer_all(&behind);
     let running = ledger.start(Strict, quick().concurrency(1));
     for call in &behind {
         assert_eq!(running.ended(call.id()).await.stage, Stage::Done);
@@ -217,7 +219,7 @@ async fn a_handler_that_hangs_past_its_time_lets_go() {
         settings,
     );
     let [waits, blocks, fine] = ["waits", "blocks", "fine"].map(|what| job(&json!(what)));
-    [&waits, &blocks, &fine].into_iter().for_each(|call| ledger.defer(call));
+    ledger.defer_all([&waits, &blocks, &fine]);
     assert_eq!(running.ended(fine.id()).await.stage, Stage::Done);
     for call in [waits, blocks] {
         let entry = running.ended(call.id()).await;
@@ -301,7 +303,7 @@ async fn a_shutdown_waits_for_what_runs_and_gives_the_rest_back() {
     let builder = Deferred::builder(ledger.pool.clone()).drain(Duration::from_millis(600));
     let running = Running::start(builder.handler(handler(), quick()).build().unwrap());
     let [short, endless] = ["short", "endless"].map(|what| job(&json!(what)));
-    [&short, &endless].into_iter().for_each(|call| ledger.defer(call));
+    ledger.defer_all([&short, &endless]);
     ledger.until("state = 'running'", 2).await;
     let deferred = running.deferred.clone();
     running.stop().await;

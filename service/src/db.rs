@@ -4,6 +4,7 @@
 //! time as there are connections. The door fails fast: no free place, no connection, or no answer
 //! within the time allowed is a 503, never a queue that grows.
 
+use std::error::Error as _;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -12,6 +13,8 @@ use diesel::connection::{Instrumentation, InstrumentationEvent, SimpleConnection
 use diesel::r2d2::ConnectionManager;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::{Connection, PgConnection};
+use futures_util::future::BoxFuture;
+use resilience::deferred::{Database, DatabaseError, Work};
 use tokio::sync::Semaphore;
 use tracing::Span;
 
@@ -32,6 +35,8 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     pool: r2d2::Pool<Manager>,
     places: Arc<Semaphore>,
+    /// Those of the places that work in the background may have: requests always find the others.
+    background: Arc<Semaphore>,
     /// Kept apart for probes: that everybody is busy does not mean that the database is away.
     probe: Arc<Semaphore>,
     timeout: Duration,
@@ -70,6 +75,7 @@ impl Db {
         Self(Arc::new(Inner {
             pool,
             places: Arc::new(Semaphore::new(config.pool_size as usize)),
+            background: Arc::new(Semaphore::new(config.pool_size.div_ceil(2) as usize)),
             probe: Arc::new(Semaphore::new(1)),
             timeout: config.database_timeout,
             lease: SHORTEST_LEASE.max(config.budget * 2),
@@ -198,6 +204,34 @@ fn unavailable() -> Failure {
 
 fn overloaded() -> Failure {
     Failure::unavailable(code::OVERLOADED, "too many requests at once; try again shortly")
+}
+
+/// For calls that are deferred: by requests, and by whoever carries them out in the background. All
+/// of them together get half of the connections, and the rest is for requests alone.
+impl Database for Db {
+    fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>> {
+        let db = self.clone();
+        Box::pin(async move {
+            let place = tokio::time::timeout(db.0.timeout / 2, db.0.background.acquire());
+            let Ok(Ok(_place)) = place.await else {
+                return Err(DatabaseError::new(db.no_place()));
+            };
+            let done = db.run(|conn| match work(conn) {
+                // Asked for, and no fault of the database's.
+                Err(QueryError::RollbackTransaction) => Ok(Err(QueryError::RollbackTransaction)),
+                done => Ok(Ok(done?)),
+            });
+            done.await.map_err(DatabaseError::new)?.map_err(DatabaseError::new)
+        })
+    }
+}
+
+/// What was behind it, where that was this service's own door.
+impl From<DatabaseError> for Failure {
+    fn from(error: DatabaseError) -> Self {
+        let cause = error.source().and_then(|source| source.downcast_ref::<Failure>()).cloned();
+        cause.unwrap_or_else(|| unavailable().with_source(error))
+    }
 }
 
 /// libpq rounds one second up to two; the address may say otherwise.

@@ -19,13 +19,14 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 use order_api::OrderClient;
 use resilience::http::{CallError, ErrorKind};
 use resilience::rollback::Backlog;
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
 use service::failure::code;
+use service::migrate::Schema;
 use service::{Db, Failure, Result};
 use tokio::net::TcpListener;
 use uuid::Uuid;
@@ -36,7 +37,7 @@ pub use config::Config;
 use degrade::Known;
 
 /// Its schema.
-pub static MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+pub static MIGRATIONS: Schema = Schema::new(embed_migrations!()).with_deferred();
 
 /// 404: there is no such user.
 pub const USER_NOT_FOUND: &str = "user_not_found";

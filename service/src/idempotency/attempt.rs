@@ -69,6 +69,11 @@ impl Attempt {
         self.id
     }
 
+    /// Whether there is a key: without one nothing is remembered, and nobody takes over.
+    pub fn has_key(&self) -> bool {
+        self.held.is_some()
+    }
+
     /// True when a crash left this attempt while it was being undone: that must be finished, and
     /// the attempt [renewed](Attempt::renew), before anything is done.
     pub fn is_undoing(&self) -> bool {

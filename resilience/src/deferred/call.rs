@@ -3,10 +3,12 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
+use diesel::{PgConnection, QueryResult};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::handler::Handler;
+use super::ledger;
 
 /// A call to be made later, by the [`Handler`] of its kind.
 #[derive(Clone, Debug)]
@@ -57,5 +59,78 @@ impl Deferral {
     /// The kind of its handler.
     pub fn kind(&self) -> &'static str {
         self.kind
+    }
+}
+
+/// Writes a call down, in the transaction of this connection. From its commit on the call ends as
+/// done or parked, whatever dies. False when one of this id is there already: nothing is written
+/// then.
+///
+/// A runtime finds it within half a second; [`nudge`](super::Deferred::nudge) it after the commit,
+/// and it begins at once.
+///
+/// # Errors
+///
+/// The database's.
+pub fn defer(conn: &mut PgConnection, call: &Deferral) -> QueryResult<bool> {
+    let written = ledger::insert(conn, call)?;
+    if written {
+        tracing::info!(id = %call.id, kind = call.kind, "deferred");
+    }
+    Ok(written)
+}
+
+/// Writes a call down that only its caller may carry out as long as the lease lasts, in the
+/// transaction of this connection: what is to be done should the caller die. Before the lease is
+/// over, [forget](Hold::forget) or [release](Hold::release) it; otherwise the runtime carries it
+/// out.
+///
+/// One of this id that is held already changes hands: its former holder can do nothing with it any
+/// more. Nothing when it is in the runtime's hands, or has ended.
+///
+/// # Errors
+///
+/// The database's.
+pub fn hold(
+    conn: &mut PgConnection,
+    call: &Deferral,
+    lease: Duration,
+) -> QueryResult<Option<Hold>> {
+    let hold = Hold { id: call.id, token: Uuid::new_v4() };
+    Ok(ledger::hold(conn, call, hold.token, lease, 0)?.then_some(hold))
+}
+
+/// A call that its caller [holds](hold).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Hold {
+    id: Uuid,
+    token: Uuid,
+}
+
+impl Hold {
+    /// The call's id.
+    pub fn id(&self) -> Uuid {
+        self.id
+    }
+
+    /// The call isn't needed: it is deleted, in the transaction of this connection. False when it
+    /// isn't held any more: the runtime is carrying it out, or has.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn forget(&self, conn: &mut PgConnection) -> QueryResult<bool> {
+        ledger::forget(conn, self.id, self.token)
+    }
+
+    /// The call is the runtime's from now on, in the transaction of this connection.
+    /// [Nudge](super::Deferred::nudge) it after the commit. False when it isn't held any more: the
+    /// runtime has it already, or somebody else holds it.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    pub fn release(&self, conn: &mut PgConnection) -> QueryResult<bool> {
+        ledger::postpone(conn, self.id, self.token, None, Duration::ZERO, false)
     }
 }

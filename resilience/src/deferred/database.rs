@@ -30,6 +30,11 @@ impl DatabaseError {
     pub fn new(source: impl Into<Box<dyn Error + Send + Sync>>) -> Self {
         Self(source.into().into())
     }
+
+    /// The text of what it is about, for logs.
+    pub(super) fn cause(&self) -> String {
+        self.0.to_string()
+    }
 }
 
 impl fmt::Display for DatabaseError {
@@ -63,6 +68,12 @@ impl Database for Pool<ConnectionManager<PgConnection>> {
 /// A shared [`Database`], with results.
 #[derive(Clone)]
 pub(super) struct Door(Arc<dyn Database>);
+
+impl fmt::Debug for Door {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Door")
+    }
+}
 
 impl Door {
     pub(super) fn new(database: impl Database) -> Self {

@@ -10,6 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use uuid::Uuid;
 
+use crate::deadline::Deadline;
+
 /// Carries out the calls of one kind.
 ///
 /// A call may be carried out more than once: after a crash nobody knows how far it came. What it
@@ -72,6 +74,8 @@ pub struct Attempt<P> {
     pub id: Uuid,
     /// One for the first attempt.
     pub number: u32,
+    /// When it is cut off.
+    pub deadline: Deadline,
     /// What the call needs to know.
     pub payload: P,
     /// What travels with it.

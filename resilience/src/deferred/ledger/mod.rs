@@ -4,13 +4,19 @@
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
 //! database's.
 
+mod operators;
+
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{
+    Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
+};
 use uuid::Uuid;
+
+pub(super) use operators::{delete_done, depths, discard, get, hasten, list, lock, resume, stage};
 
 use super::call::Deferral;
 
@@ -35,6 +41,27 @@ pub(super) struct Row {
     pub(super) not_before: DateTime<Utc>,
     #[diesel(sql_type = Timestamptz)]
     pub(super) started_at: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Text>)]
+    pub(super) last_error: Option<String>,
+}
+
+impl Row {
+    /// What [`hold`] wrote for a first attempt.
+    pub(super) fn held(call: &Deferral, token: Uuid) -> Self {
+        let now = Utc::now();
+        Self {
+            id: call.id,
+            token,
+            kind: call.kind.to_owned(),
+            payload: call.payload.get().to_owned(),
+            context: context(call),
+            attempts: 1,
+            strikes: 0,
+            not_before: now,
+            started_at: now,
+            last_error: None,
+        }
+    }
 }
 
 /// A row that its reader is to publish.
@@ -135,7 +162,7 @@ pub(super) fn claim_due(
                         AND (lease_until IS NULL OR lease_until <= clock_timestamp())
                       ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
          RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at",
+                   strikes, not_before, started_at, last_error",
     )
     .bind::<Text, _>(kind)
     .bind::<BigInt, _>(limit)
@@ -206,7 +233,7 @@ pub(super) fn claim_sent(
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
          WHERE id = $1 AND token = $2 AND state IN ('pending', 'sent')
          RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at",
+                   strikes, not_before, started_at, last_error",
     )
     .bind::<SqlUuid, _>(id)
     .bind::<SqlUuid, _>(token)

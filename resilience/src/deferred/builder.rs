@@ -1,0 +1,148 @@
+//! Puts a runtime together.
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::sync::Arc;
+use std::time::Duration;
+
+use super::database::{Database, Door};
+use super::handler::Handler;
+use super::kind::Kind;
+#[cfg(feature = "rabbitmq")]
+use super::rabbitmq::Address;
+use super::runtime::{Runtime, Times};
+use super::settings::Settings;
+use super::shared::{Broker, Shared};
+
+/// The longest name, in bytes.
+const LONGEST_NAME: usize = 100;
+
+/// Puts a [`Runtime`] together; made by [`Deferred::builder`](super::Deferred::builder).
+#[derive(Debug)]
+#[must_use]
+pub struct Builder {
+    door: Door,
+    app: String,
+    kinds: BTreeMap<&'static str, Arc<Kind>>,
+    times: Times,
+    error: Option<BuildError>,
+    #[cfg(feature = "rabbitmq")]
+    broker: Option<Address>,
+}
+
+/// Why a [`Runtime`] can't be put together.
+#[derive(Clone, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum BuildError {
+    /// A name that can't be one: of the app, or of a kind.
+    Name(String),
+    /// Two handlers for the same kind.
+    Twice(&'static str),
+    /// The broker's address isn't one. It is not repeated: it holds a password.
+    Address(String),
+}
+
+impl fmt::Display for BuildError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Name(name) => write!(
+                f,
+                "{name:?} is no name: lower case letters, digits, `-`, `_` and `.`, at most 100"
+            ),
+            Self::Twice(kind) => write!(f, "there are two handlers for the kind {kind:?}"),
+            Self::Address(why) => write!(f, "the broker's address can't be used: {why}"),
+        }
+    }
+}
+
+impl std::error::Error for BuildError {}
+
+impl Builder {
+    pub(super) fn new(database: impl Database) -> Self {
+        Self {
+            door: Door::new(database),
+            app: "deferred".to_owned(),
+            kinds: BTreeMap::new(),
+            times: Times::default(),
+            error: None,
+            #[cfg(feature = "rabbitmq")]
+            broker: None,
+        }
+    }
+
+    /// Names what belongs to this service in a broker: its exchange and its queues begin with it.
+    /// All replicas have the same. As a kind's name: lower case letters, digits, `-`, `_` and `.`.
+    /// The default is `deferred`.
+    pub fn app(mut self, app: impl Into<String>) -> Self {
+        self.app = app.into();
+        self
+    }
+
+    /// Carries out the calls of this handler's kind.
+    pub fn handler<H: Handler>(mut self, handler: H, settings: Settings) -> Self {
+        let kind = Arc::new(Kind::new(handler, settings));
+        if !is_name(H::KIND) {
+            self.error.get_or_insert_with(|| BuildError::Name(H::KIND.to_owned()));
+        }
+        if self.kinds.insert(H::KIND, kind).is_some() {
+            self.error.get_or_insert(BuildError::Twice(H::KIND));
+        }
+        self
+    }
+
+    /// How long calls that are done stay in the ledger for inspection. Those that are parked stay
+    /// for good. The default is 30 days.
+    pub fn retention(mut self, retention: Duration) -> Self {
+        self.times.retention = retention;
+        self
+    }
+
+    /// How long a shutdown waits for the calls that are being made; those that aren't over then are
+    /// cut off, and made again later. The default is 10 s.
+    pub fn drain(mut self, drain: Duration) -> Self {
+        self.times.drain = drain;
+        self
+    }
+
+    /// RabbitMQ carries the calls: `amqp://user:password@host:port/vhost`, or `amqps://…` with TLS.
+    /// While it is away, the runtime does without.
+    #[cfg(feature = "rabbitmq")]
+    pub fn amqp(mut self, address: &str) -> Self {
+        match Address::parse(address) {
+            Ok(address) => self.broker = Some(address),
+            Err(why) => {
+                self.error.get_or_insert(BuildError::Address(why));
+            }
+        }
+        self
+    }
+
+    /// Puts it together. Nothing is connected to before [`Runtime::run`].
+    ///
+    /// # Errors
+    ///
+    /// When a name or the broker's address can't be used.
+    pub fn build(self) -> Result<Runtime, BuildError> {
+        if let Some(error) = self.error {
+            return Err(error);
+        }
+        if !is_name(&self.app) {
+            return Err(BuildError::Name(self.app));
+        }
+        #[cfg(feature = "rabbitmq")]
+        let broker = if self.broker.is_some() { Broker::Down } else { Broker::Absent };
+        #[cfg(not(feature = "rabbitmq"))]
+        let broker = Broker::Absent;
+        Ok(Runtime {
+            shared: Arc::new(Shared::new(self.app, self.door, self.kinds, broker)),
+            times: self.times,
+            #[cfg(feature = "rabbitmq")]
+            broker: self.broker,
+        })
+    }
+}
+
+fn is_name(name: &str) -> bool {
+    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_.".contains(&c);
+    (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(fits)
+}

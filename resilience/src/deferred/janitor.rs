@@ -1,0 +1,70 @@
+//! What somebody has to look after: leases that ran out, what a lost broker was given, what ended
+//! long ago.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::select;
+use tokio::time::{Instant, MissedTickBehavior, interval};
+
+use super::database::DatabaseError;
+use super::ledger;
+use super::shared::{Broker, Shared};
+
+/// How often it looks for leases that ran out.
+const TICK: Duration = Duration::from_secs(1);
+
+/// How often it looks for what ended long ago.
+const SWEEP: Duration = Duration::from_mins(1);
+
+/// What the broker was given longer ago than this is taken back when the broker is away.
+const GRACE: Duration = Duration::from_secs(1);
+
+/// Rows per statement: none locks many of them for long.
+const BATCH: i64 = 1000;
+
+/// Looks after the ledger until it is told to stop. Every replica does; they skip each other's rows.
+pub(super) async fn run(shared: Arc<Shared>, retention: Duration) {
+    let mut tick = interval(TICK);
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut swept: Option<Instant> = None;
+    loop {
+        select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        if let Err(error) = reconcile(&shared).await {
+            let error = error.cause();
+            tracing::debug!(error, "the ledger of deferred calls is out of reach");
+            continue;
+        }
+        if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) && sweep(&shared, retention).await {
+            swept = Some(Instant::now());
+        }
+    }
+}
+
+/// Takes back what nobody is at any more.
+async fn reconcile(shared: &Shared) -> Result<(), DatabaseError> {
+    let names = if shared.broker() == Broker::Work { Vec::new() } else { shared.names() };
+    let taken = shared.door.run(move |conn| {
+        let mut taken = ledger::reclaim(conn, BATCH)?;
+        for name in names {
+            taken += ledger::recall(conn, name, GRACE, BATCH)?;
+        }
+        Ok(taken)
+    });
+    let taken = taken.await?;
+    if taken > 0 {
+        tracing::warn!(taken, "deferred calls were taken back from whoever had them");
+        shared.nudge();
+    }
+    Ok(())
+}
+
+/// Deletes what was done long ago. Whether there is nothing left to delete.
+async fn sweep(shared: &Shared, retention: Duration) -> bool {
+    let deleted = shared.door.run(move |conn| ledger::delete_done(conn, retention, BATCH)).await;
+    deleted.is_ok_and(|deleted| i64::try_from(deleted).unwrap_or(i64::MAX) < BATCH)
+}

@@ -1,0 +1,152 @@
+//! A kind of calls in this process: its handler, its gate and its places.
+
+use std::any::Any;
+use std::fmt;
+use std::sync::Arc;
+
+use diesel::{PgConnection, QueryResult};
+use futures_util::FutureExt as _;
+use futures_util::future::BoxFuture;
+use tokio::sync::Notify;
+use uuid::Uuid;
+
+use super::handler::{Attempt, Handler, HandlerError};
+use super::ledger::Row;
+use super::settings::Settings;
+use super::slots::{Slot, Slots};
+use crate::breaker::{Breaker, Permit, Rejection, State};
+use crate::deadline::Deadline;
+
+/// One kind of calls, as everything in the runtime sees it.
+pub(super) struct Kind {
+    pub(super) name: &'static str,
+    pub(super) settings: Settings,
+    /// While it is open, nothing of the kind is claimed or consumed, but one row as the probe.
+    pub(super) gate: Breaker,
+    pub(super) slots: Arc<Slots>,
+    /// Told when there may be something to do: a row was deferred, the gate may have opened.
+    pub(super) wake: Notify,
+    pub(super) handler: Arc<dyn Carries>,
+}
+
+/// Leave to carry out one row: from the gate, and a place. Get it *before* the row is claimed, so
+/// that no attempt is burnt.
+#[derive(Debug)]
+pub(super) struct Place {
+    pub(super) slot: Slot,
+    pub(super) permit: Permit<'static>,
+}
+
+impl Place {
+    /// There was nothing to carry out.
+    pub(super) fn unused(self) {
+        self.permit.ignored();
+    }
+}
+
+impl Kind {
+    pub(super) fn new<H: Handler>(handler: H, settings: Settings) -> Self {
+        let gate = settings
+            .breaker
+            .clone()
+            .unwrap_or_else(|| Breaker::builder(H::KIND).probe_lease(settings.timeout * 2).build());
+        Self {
+            name: H::KIND,
+            slots: Arc::new(Slots::new(settings.concurrency)),
+            settings,
+            gate,
+            wake: Notify::new(),
+            handler: Arc::new(Typed(Arc::new(handler))),
+        }
+    }
+
+    /// Whether nothing of the kind is to be carried out now: its breaker is open, or half-open with
+    /// its probe under way. When its wait is over, it isn't gated, and who is
+    /// [admitted](Self::admit) first is the probe.
+    pub(super) fn gated(&self) -> Option<Rejection> {
+        self.gate.check().err()
+    }
+
+    /// As many places as the gate lets through now, at most one for each slot. While the breaker
+    /// probes that is one; while it is open there is none, but the reason.
+    pub(super) fn admit(&self, slots: Vec<Slot>) -> Result<Vec<Place>, Rejection> {
+        let mut places = Vec::with_capacity(slots.len());
+        for slot in slots {
+            match self.gate.acquire_owned() {
+                Ok(permit) => places.push(Place { slot, permit }),
+                Err(rejection) if places.is_empty() => {
+                    self.slots.narrow();
+                    return Err(rejection);
+                }
+                Err(_) => break,
+            }
+        }
+        if !matches!(self.gate.state(), State::Closed | State::ForcedClosed) {
+            self.slots.narrow();
+        }
+        Ok(places)
+    }
+
+    pub(super) fn wake(&self) {
+        self.wake.notify_one();
+    }
+}
+
+impl fmt::Debug for Kind {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Kind").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+/// What a handler's call came to, without its type.
+pub(super) type Output = Arc<dyn Any + Send + Sync>;
+
+/// A [`Handler`] without its types.
+pub(super) trait Carries: Send + Sync {
+    /// The call of this row, not yet begun; an error when the row can't be read.
+    fn call(
+        &self,
+        row: &Row,
+        deadline: Deadline,
+    ) -> Result<BoxFuture<'static, Result<Output, HandlerError>>, serde_json::Error>;
+    fn done(&self, conn: &mut PgConnection, id: Uuid, output: &Output) -> QueryResult<()>;
+    fn parked(&self, conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryResult<()>;
+    fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()>;
+}
+
+struct Typed<H>(Arc<H>);
+
+impl<H: Handler> Carries for Typed<H> {
+    fn call(
+        &self,
+        row: &Row,
+        deadline: Deadline,
+    ) -> Result<BoxFuture<'static, Result<Output, HandlerError>>, serde_json::Error> {
+        let attempt = Attempt {
+            id: row.id,
+            number: u32::try_from(row.attempts).unwrap_or_default(),
+            deadline,
+            payload: serde_json::from_str(&row.payload)?,
+            context: serde_json::from_str(&row.context)?,
+        };
+        let handler = Arc::clone(&self.0);
+        Ok(async move { handler.run(attempt).await.map(|output| Arc::new(output) as Output) }
+            .boxed())
+    }
+
+    fn done(&self, conn: &mut PgConnection, id: Uuid, output: &Output) -> QueryResult<()> {
+        match output.downcast_ref() {
+            Some(output) => self.0.done(conn, id, output),
+            // It came out of `call`, just above.
+            None => Err(diesel::result::Error::RollbackTransaction),
+        }
+    }
+
+    fn parked(&self, conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryResult<()> {
+        self.0.parked(conn, id, reason)
+    }
+
+    fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        self.0.resumed(conn, id)
+    }
+}

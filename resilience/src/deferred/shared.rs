@@ -1,0 +1,113 @@
+//! What everything in a runtime shares.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use tokio::sync::{Notify, broadcast, watch};
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use uuid::Uuid;
+
+use super::database::Door;
+use super::kind::Kind;
+use super::settings::Settings;
+
+/// Who carries the calls: RabbitMQ, or the runtime by itself, straight from the ledger.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[cfg_attr(feature = "serde", derive(serde::Serialize), serde(rename_all = "snake_case"))]
+pub enum Broker {
+    /// None is configured.
+    Absent,
+    /// It is away; the runtime does without.
+    Down,
+    /// It carries the calls.
+    Work,
+}
+
+impl Broker {
+    /// `absent`, `down` or `work`.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Absent => "absent",
+            Self::Down => "down",
+            Self::Work => "work",
+        }
+    }
+}
+
+/// A runtime's common state. The carrier (`rabbitmq`) needs no more than this.
+#[derive(Debug)]
+pub(super) struct Shared {
+    /// Names the exchange and the queues.
+    pub(super) app: String,
+    pub(super) door: Door,
+    pub(super) kinds: BTreeMap<&'static str, Arc<Kind>>,
+    /// Unless it is [`Broker::Work`], rows are carried out straight from the ledger. Only the
+    /// carrier's supervisor changes it.
+    pub(super) broker: watch::Sender<Broker>,
+    /// Told when there may be something to publish. For the relay alone.
+    pub(super) relay: Notify,
+    /// The ids of calls that have ended in this process.
+    pub(super) ended: broadcast::Sender<Uuid>,
+    /// Cancelled when nothing more is to be begun; what runs goes on.
+    pub(super) stop: CancellationToken,
+    /// Cancelled when what runs is to be given back at once.
+    pub(super) cut: CancellationToken,
+    /// What runs: the calls that are carried out, until their outcome is written.
+    pub(super) running: TaskTracker,
+}
+
+impl Shared {
+    pub(super) fn new(
+        app: String,
+        door: Door,
+        kinds: BTreeMap<&'static str, Arc<Kind>>,
+        broker: Broker,
+    ) -> Self {
+        Self {
+            app,
+            door,
+            kinds,
+            broker: watch::Sender::new(broker),
+            relay: Notify::new(),
+            ended: broadcast::Sender::new(1024),
+            stop: CancellationToken::new(),
+            cut: CancellationToken::new(),
+            running: TaskTracker::new(),
+        }
+    }
+
+    pub(super) fn broker(&self) -> Broker {
+        *self.broker.borrow()
+    }
+
+    /// The carrier's supervisor says what it sees. Logged once per change.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "for the carrier"))]
+    pub(super) fn set_broker(&self, broker: Broker) {
+        let changed = self.broker.send_if_modified(|present| {
+            let changed = *present != broker;
+            *present = broker;
+            changed
+        });
+        if changed && broker == Broker::Work {
+            tracing::info!("the broker carries the deferred calls");
+        } else if changed {
+            tracing::warn!("the broker is lost: deferred calls are carried out without it");
+        }
+    }
+
+    /// Something was deferred, or has become due.
+    pub(super) fn nudge(&self) {
+        self.relay.notify_one();
+        self.kinds.values().for_each(|kind| kind.wake());
+    }
+
+    /// Everything that there is a handler for.
+    pub(super) fn names(&self) -> Vec<&'static str> {
+        self.kinds.keys().copied().collect()
+    }
+
+    pub(super) fn settings(&self, kind: &str) -> Option<&Settings> {
+        self.kinds.get(kind).map(|kind| &kind.settings)
+    }
+}

@@ -185,6 +185,10 @@ fn plumbing(pulse: Pulse) -> OpenApiRouter {
 async fn metrics(State(pulse): State<Pulse>) -> Response {
     let service = ("service", pulse.name);
     metrics::counter!("db_statements_total", &[service]).absolute(pulse.db.statements());
+    if pulse.deferred.is_some() {
+        let statements = pulse.db.background_statements();
+        metrics::counter!("db_background_statements_total", &[service]).absolute(statements);
+    }
     pulse.registry.publish();
     let text = telemetry::metrics().render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

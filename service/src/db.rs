@@ -52,6 +52,8 @@ struct Shared {
     /// Whether the last piece of work reached the database: it tells "too much at once" from "away".
     reached: AtomicBool,
     statements: AtomicU64,
+    /// Those of deferred calls, which no request waits for.
+    background: AtomicU64,
 }
 
 impl Db {
@@ -123,9 +125,14 @@ impl Db {
         self.0.lease
     }
 
-    /// Statements sent so far, by all connections.
+    /// Statements sent so far, by all connections; those of deferred calls excepted.
     pub fn statements(&self) -> u64 {
         self.0.shared.statements.load(Ordering::Relaxed)
+    }
+
+    /// Statements sent so far to defer calls and to carry them out: an idle service sends some.
+    pub fn background_statements(&self) -> u64 {
+        self.0.shared.background.load(Ordering::Relaxed)
     }
 
     async fn run_within<T, F>(
@@ -216,10 +223,18 @@ impl Database for Db {
             let Ok(Ok(_place)) = place.await else {
                 return Err(DatabaseError::new(db.no_place()));
             };
-            let done = db.run(|conn| match work(conn) {
-                // Asked for, and no fault of the database's.
-                Err(QueryError::RollbackTransaction) => Ok(Err(QueryError::RollbackTransaction)),
-                done => Ok(Ok(done?)),
+            let shared = Arc::clone(&db.0.shared);
+            let done = db.run(move |conn| {
+                conn.set_instrumentation(Count(Arc::clone(&shared), |shared| &shared.background));
+                let done = work(conn);
+                conn.set_instrumentation(Count(shared, |shared| &shared.statements));
+                match done {
+                    // Asked for, and no fault of the database's.
+                    Err(QueryError::RollbackTransaction) => {
+                        Ok(Err(QueryError::RollbackTransaction))
+                    }
+                    done => Ok(Ok(done?)),
+                }
             });
             done.await.map_err(DatabaseError::new)?.map_err(DatabaseError::new)
         })
@@ -311,7 +326,7 @@ impl r2d2::ManageConnection for Manager {
             lock = (millis / 2).max(1),
         ))
         .map_err(diesel::r2d2::Error::QueryError)?;
-        conn.set_instrumentation(Count(Arc::clone(&self.shared)));
+        conn.set_instrumentation(Count(Arc::clone(&self.shared), |shared| &shared.statements));
         let epoch = self.shared.epoch.load(Ordering::Relaxed);
         Ok(Pooled { conn, used: Instant::now(), epoch, lost: false })
     }
@@ -325,7 +340,7 @@ impl r2d2::ManageConnection for Manager {
         }
         pooled.conn.set_instrumentation(None::<Count>);
         let alive = self.inner.is_valid(&mut pooled.conn);
-        pooled.conn.set_instrumentation(Count(Arc::clone(&self.shared)));
+        pooled.conn.set_instrumentation(Count(Arc::clone(&self.shared), |shared| &shared.statements));
         alive
     }
 
@@ -335,12 +350,12 @@ impl r2d2::ManageConnection for Manager {
 }
 
 /// Counts statements, so that a test can hold a route to its number.
-struct Count(Arc<Shared>);
+struct Count(Arc<Shared>, fn(&Shared) -> &AtomicU64);
 
 impl Instrumentation for Count {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         if matches!(event, InstrumentationEvent::StartQuery { .. }) {
-            self.0.statements.fetch_add(1, Ordering::Relaxed);
+            (self.1)(&self.0).fetch_add(1, Ordering::Relaxed);
         }
     }
 }

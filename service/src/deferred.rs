@@ -2,7 +2,6 @@
 //! what the failure of a peer means for one.
 
 use std::fmt;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http::{HeaderName, HeaderValue, StatusCode};

@@ -33,6 +33,8 @@ pub mod code {
     pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
     /// The id was undone before: a tombstone refuses it.
     pub const ALREADY_UNDONE: &str = "already_undone";
+    /// It is not where that can be done with it.
+    pub const WRONG_STATE: &str = "wrong_state";
     /// The same key is being worked on right now.
     pub const IDEMPOTENCY_IN_PROGRESS: &str = "idempotency_in_progress";
     /// The same key or id came with other content.

@@ -13,7 +13,7 @@ use axum::response::{IntoResponse, Response};
 use chrono::{Local, SecondsFormat};
 use http::StatusCode;
 use resilience::breaker::{Snapshot, State as BreakerState};
-use resilience::deferred::{Broker, Deferred};
+use resilience::deferred::Deferred;
 use resilience::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -117,7 +117,7 @@ pub(crate) async fn health(State(pulse): State<Pulse>) -> Response {
                 local: now.to_rfc3339_opts(SecondsFormat::Micros, false),
                 offset: f64::from(now.offset().local_minus_utc()),
             },
-            broker: pulse.deferred.as_ref().map(|deferred| Ping { status: of(deferred.broker()) }),
+            broker: pulse.deferred.as_ref().map(|deferred| Ping { status: deferred.broker().into() }),
             dependencies: dependencies(&pulse.registry),
         },
     };
@@ -127,14 +127,6 @@ pub(crate) async fn health(State(pulse): State<Pulse>) -> Response {
         (code, Json(body)).into_response()
     } else {
         (code, retry, Json(body)).into_response()
-    }
-}
-
-fn of(broker: Broker) -> Status {
-    match broker {
-        Broker::Work => Status::Work,
-        Broker::Down => Status::Down,
-        Broker::Absent => Status::Absent,
     }
 }
 

@@ -140,8 +140,9 @@ impl Attempt {
         Ok(rows.execute(conn)? == 1)
     }
 
-    /// What was [remembered](Attempt::remember) is committed: there is nothing more to settle.
-    pub fn settled(&self) {
+    /// Leaves the key as it is: its answer [is remembered](Attempt::remember), or nobody knows, and
+    /// who comes with it when its lease is over is to find out.
+    pub fn leave(&self) {
         self.handed_over.store(true, Ordering::Release);
     }
 

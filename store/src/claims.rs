@@ -46,8 +46,8 @@ const LEASE: Duration = Duration::from_secs(3);
 /// What it takes to write down how the first attempt ended, and to answer.
 const MARGIN: Duration = Duration::from_millis(100);
 
-/// A claim that its user may stop thinking about, and that nobody will think about for them.
-const GIVEN_UP: &str = "it was given up after many attempts";
+/// What the user is told of a claim that was given up for anything but a refusal.
+const GIVEN_UP: &str = "the claim could not be decided and was given up";
 
 /// The answer to a claim.
 #[derive(Clone, Debug, Serialize, ToSchema)]
@@ -127,8 +127,8 @@ fn status(row: &ClaimRow) -> ClaimStatus {
 /// The refusal that was written down; of anything else the user is told no more than that.
 fn failure(text: &str) -> Failure {
     Failure::read(text).unwrap_or_else(|| {
-        let message = format!("the claim could not be decided: {GIVEN_UP}");
-        Failure::unavailable(code::OUTCOME_UNKNOWN, message)
+        // Nobody knows whether Warranty has decided: an operator may have it tried again.
+        Failure::unavailable(code::OUTCOME_UNKNOWN, GIVEN_UP)
     })
 }
 
@@ -235,7 +235,14 @@ pub async fn run(
         move |conn| Ok(row.keep(conn)?),
         move |conn, _| ClaimRow::forget(conn, uid),
     );
-    match submitted.await {
+    let left = caller.deadline().map_or(Duration::MAX, Deadline::remaining);
+    let Ok(submitted) = tokio::time::timeout(left, submitted).await else {
+        // The database hangs. The attempt may go on for a while; nobody else begins before its end.
+        attempt.leave();
+        let message = "the database gives no answer; repeat the request later";
+        return Err(Failure::unavailable(code::DATABASE_UNAVAILABLE, message));
+    };
+    match submitted {
         Ok(Submitted::Done(decided)) => Answer::ok(&Claimed {
             order_uid: order,
             claim_uid: uid,

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use diesel::dsl::now;
+use diesel::dsl::{exists, now, select};
 use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
 use resilience::rollback::{Undo, UndoError};
@@ -137,7 +137,12 @@ impl Attempt {
             return Ok(true);
         };
         let rows = diesel::update(mine(scope, *token)).set(done(&Memo::success(answer))?);
-        Ok(rows.execute(conn)? == 1)
+        if rows.execute(conn)? == 1 {
+            return Ok(true);
+        }
+        // Where the key was given back, nobody goes on under this attempt's id.
+        let other = find(scope).filter(idempotency::attempt.eq(self.id));
+        Ok(!select(exists(other)).get_result::<bool>(conn)?)
     }
 
     /// Leaves the key as it is: its answer [is remembered](Attempt::remember), or nobody knows, and

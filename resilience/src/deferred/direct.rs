@@ -22,15 +22,17 @@ const BATCH: usize = 100;
 pub(super) async fn run(shared: Arc<Shared>, kind: Arc<Kind>) {
     let mut broker = shared.broker.subscribe();
     loop {
-        let round = async {
-            if broker.wait_for(|broker| *broker != Broker::Work).await.is_ok() {
-                round(&shared, &kind).await;
-            }
-        };
         select! {
             biased;
             () = shared.stop.cancelled() => return,
-            () = round => {}
+            // The sender is in `shared`.
+            _ = broker.wait_for(|broker| *broker != Broker::Work) => {}
+        }
+        select! {
+            biased;
+            () = shared.stop.cancelled() => return,
+            _ = broker.wait_for(|broker| *broker == Broker::Work) => {}
+            () = round(&shared, &kind) => {}
         }
     }
 }

@@ -6,10 +6,11 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
 use diesel::{PgConnection, QueryResult};
-use futures_util::future::BoxFuture;
+use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::Instrument as _;
 
+use super::counts;
 use super::database::DatabaseError;
 use super::handler::HandlerError;
 use super::kind::{Kind, Output, Place};
@@ -89,18 +90,30 @@ impl Shared {
         since: Instant,
         first: Option<First>,
     ) -> Carried {
+        counts::begun(kind.name, row.lateness());
         let mut run = Run { shared: self, kind, row: &row, until: since + kind.settings.lease };
         let plan = match run.attempt(permit, first).await {
             Ok(plan) => plan,
             Err(carried) => return carried,
         };
         let carried = run.write(plan).await;
+        if matches!(carried, Carried::Stale) {
+            counts::stale(kind.name);
+        }
         if matches!(carried, Carried::Done(_) | Carried::Parked | Carried::Refused(_)) {
             // Nobody may be waiting.
             let _ = self.ended.send(row.id);
         }
         carried
     }
+}
+
+/// Beside which others a call is made. Held for as long.
+#[expect(dead_code, reason = "held, not read")]
+enum Turn<'a> {
+    Own,
+    Among(RwLockReadGuard<'a, ()>),
+    Alone(RwLockWriteGuard<'a, ()>),
 }
 
 /// A row under way.
@@ -119,38 +132,51 @@ impl Run<'_> {
         permit: Permit<'static>,
         first: Option<First>,
     ) -> Result<Plan, Carried> {
-        let (id, kind) = (self.row.id, self.kind);
-        let settings = &kind.settings;
-        let strikes = strikes(self.row);
-        if strikes > settings.attempts {
+        let (id, kind, shared, row) = (self.row.id, self.kind, self.shared, self.row);
+        let limit = kind.settings.attempts;
+        let strikes = strikes(row);
+        let interrupted = row.last_error.as_deref() == Some(ledger::INTERRUPTED);
+        if strikes > limit && (strikes > limit + 1 || !interrupted) {
             permit.ignored();
-            let last = self.row.last_error.as_deref().unwrap_or("nothing is known");
+            counts::attempt(kind.name, "given_up");
+            let last = row.last_error.as_deref().unwrap_or("nothing is known");
             return Ok(Plan::Park(format!("given up after {} attempts: {last}", strikes - 1)));
         }
-        let own = Deadline::after(settings.timeout);
-        let asked = first.as_ref().and_then(|first| first.deadline);
-        let shorter = asked.filter(|asked| asked.moment() < own.moment());
-        let deadline = shorter.unwrap_or(own);
-        let call = match kind.handler.call(self.row, deadline) {
-            Ok(call) => call,
-            Err(error) => {
-                permit.ignored();
-                return Ok(Plan::Park(format!("the payload can't be read: {error}")));
-            }
+        let asked = first.as_ref().map(|first| first.deadline);
+        let made = async {
+            let _turn = match asked {
+                // Whoever makes it waits for it, and its interruption isn't held against it.
+                Some(_) => Turn::Own,
+                // Whose process died so often may be the cause, or have been beside it. Alone it
+                // shows.
+                None if strikes > limit => Turn::Alone(shared.turns.write().await),
+                None => Turn::Among(shared.turns.read().await),
+            };
+            attempt(kind, row, asked.flatten()).await
         };
-        let shared = self.shared;
-        let result = tokio::select! {
+        let made = tokio::select! {
             biased;
-            result = attempt(call, deadline, shorter.is_some()) => result,
+            made = made => made,
             carried = self.beat() => {
                 permit.ignored();
-                tracing::warn!(%id, kind = kind.name, "overtaken: the lease of a deferred call ran out");
+                let outcome = if matches!(carried, Carried::Stale) { "stale" } else { "lost" };
+                counts::attempt(kind.name, outcome);
+                tracing::warn!(%id, kind = kind.name, outcome, "a deferred call lost its lease");
                 return Err(carried);
             }
             () = shared.cut.cancelled() => {
                 permit.ignored();
-                let error = "interrupted by a shutdown".to_owned();
+                counts::attempt(kind.name, "cut_off");
+                let error = "cut off by a shutdown".to_owned();
                 return Ok(Plan::Postpone { error, delay: Duration::ZERO, counts: false });
+            }
+        };
+        let result = match made {
+            Ok(result) => result,
+            Err(error) => {
+                permit.ignored();
+                counts::attempt(kind.name, "unreadable");
+                return Ok(Plan::Park(format!("the payload can't be read: {error}")));
             }
         };
         settle(kind, permit, &result);
@@ -336,24 +362,28 @@ fn wait(backoff: &Backoff, n: u32) -> Duration {
     backoff.delays().nth(n).unwrap_or_default()
 }
 
-/// In a task of its own: a handler that blocks or panics takes nothing else with it.
+/// Makes the call, in a task of its own: a handler that blocks or panics takes nothing else with it.
+/// An error when the row can't be read.
 async fn attempt(
-    call: BoxFuture<'static, Result<Output, HandlerError>>,
-    deadline: Deadline,
-    shorter: bool,
-) -> Result<Output, HandlerError> {
+    kind: &Kind,
+    row: &Row,
+    asked: Option<Deadline>,
+) -> Result<Result<Output, HandlerError>, serde_json::Error> {
+    let own = Deadline::after(kind.settings.timeout);
+    let shorter = asked.filter(|asked| asked.moment() < own.moment());
+    let deadline = shorter.unwrap_or(own);
+    let call = kind.handler.call(row, deadline)?;
     let mut task = Task(tokio::spawn(call.in_current_span()));
     let limit = deadline.remaining();
-    match timeout(limit, &mut task.0).await {
+    Ok(match timeout(limit, &mut task.0).await {
         Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(HandlerError::Failed { reason: "the handler panicked".to_owned() }),
+        Ok(Err(_)) => Err(HandlerError::failed("the handler panicked")),
         // Whoever made the first attempt had less time than the call may take.
-        Err(_) if shorter => {
-            let reason = "no result in the time that there was".to_owned();
-            Err(HandlerError::NotYet { reason, retry_after: None })
+        Err(_) if shorter.is_some() => {
+            Err(HandlerError::not_yet("no result in the time that there was"))
         }
-        Err(_) => Err(HandlerError::Failed { reason: format!("no result within {limit:.1?}") }),
-    }
+        Err(_) => Err(HandlerError::failed(format!("no result within {limit:.1?}"))),
+    })
 }
 
 struct Task(tokio::task::JoinHandle<Result<Output, HandlerError>>);
@@ -366,6 +396,14 @@ impl Drop for Task {
 
 /// Tells the gate and the places what the result says of the dependency.
 fn settle(kind: &Kind, permit: Permit<'static>, result: &Result<Output, HandlerError>) {
+    let outcome = match result {
+        Ok(_) => "done",
+        Err(HandlerError::Unavailable { .. }) => "unavailable",
+        Err(HandlerError::NotYet { .. }) => "not_yet",
+        Err(HandlerError::Failed { .. }) => "failed",
+        Err(HandlerError::Permanent { .. }) => "permanent",
+    };
+    counts::attempt(kind.name, outcome);
     match result {
         Ok(_) | Err(HandlerError::Permanent { .. }) => {
             permit.success();

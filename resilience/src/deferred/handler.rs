@@ -115,6 +115,26 @@ pub enum HandlerError {
 }
 
 impl HandlerError {
+    /// [`Unavailable`](Self::Unavailable), for this reason.
+    pub fn unavailable(reason: impl Into<String>) -> Self {
+        Self::Unavailable { reason: reason.into(), retry_after: None }
+    }
+
+    /// [`NotYet`](Self::NotYet), for this reason.
+    pub fn not_yet(reason: impl Into<String>) -> Self {
+        Self::NotYet { reason: reason.into(), retry_after: None }
+    }
+
+    /// [`Failed`](Self::Failed), for this reason.
+    pub fn failed(reason: impl Into<String>) -> Self {
+        Self::Failed { reason: reason.into() }
+    }
+
+    /// [`Permanent`](Self::Permanent), for this reason.
+    pub fn permanent(reason: impl Into<String>) -> Self {
+        Self::Permanent { reason: reason.into() }
+    }
+
     /// Why, for people.
     pub fn reason(&self) -> &str {
         match self {

@@ -20,6 +20,10 @@ const SWEEP: Duration = Duration::from_mins(1);
 /// What the broker was given longer ago than this is taken back when the broker is away.
 const GRACE: Duration = Duration::from_secs(1);
 
+/// How often what the ledger holds is counted for the metrics.
+#[cfg(feature = "metrics")]
+const SAMPLE: Duration = Duration::from_secs(5);
+
 /// Rows per statement: none locks many of them for long.
 const BATCH: i64 = 1000;
 
@@ -28,6 +32,8 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Duration) {
     let mut tick = interval(TICK);
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept: Option<Instant> = None;
+    #[cfg(feature = "metrics")]
+    let mut sampled: Option<Instant> = None;
     loop {
         select! {
             biased;
@@ -38,6 +44,13 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Duration) {
             let error = error.cause();
             tracing::debug!(error, "the ledger of deferred calls is out of reach");
             continue;
+        }
+        #[cfg(feature = "metrics")]
+        if sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE)
+            && let Ok(snapshot) = shared.snapshot().await
+        {
+            super::counts::publish(&snapshot);
+            sampled = Some(Instant::now());
         }
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) && sweep(&shared, retention).await {
             swept = Some(Instant::now());

@@ -3,14 +3,13 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use tokio::sync::{Notify, broadcast, watch};
+use tokio::sync::{Notify, RwLock, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use uuid::Uuid;
 
 use super::database::Door;
 use super::kind::Kind;
-use super::settings::Settings;
 
 /// Who carries the calls: RabbitMQ, or the runtime by itself, straight from the ledger.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -39,6 +38,7 @@ impl Broker {
 #[derive(Debug)]
 pub(super) struct Shared {
     /// Names the exchange and the queues.
+    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "for the carrier"))]
     pub(super) app: String,
     pub(super) door: Door,
     pub(super) kinds: BTreeMap<&'static str, Arc<Kind>>,
@@ -49,6 +49,8 @@ pub(super) struct Shared {
     pub(super) relay: Notify,
     /// The ids of calls that have ended in this process.
     pub(super) ended: broadcast::Sender<Uuid>,
+    /// Held by each call that is made: shared, or alone by one that may have killed the process.
+    pub(super) turns: RwLock<()>,
     /// Cancelled when nothing more is to be begun; what runs goes on.
     pub(super) stop: CancellationToken,
     /// Cancelled when what runs is to be given back at once.
@@ -71,6 +73,7 @@ impl Shared {
             broker: watch::Sender::new(broker),
             relay: Notify::new(),
             ended: broadcast::Sender::new(1024),
+            turns: RwLock::new(()),
             stop: CancellationToken::new(),
             cut: CancellationToken::new(),
             running: TaskTracker::new(),
@@ -82,7 +85,7 @@ impl Shared {
     }
 
     /// The carrier's supervisor says what it sees. Logged once per change.
-    #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "for the carrier"))]
+    #[cfg(feature = "rabbitmq")]
     pub(super) fn set_broker(&self, broker: Broker) {
         let changed = self.broker.send_if_modified(|present| {
             let changed = *present != broker;
@@ -105,9 +108,5 @@ impl Shared {
     /// Everything that there is a handler for.
     pub(super) fn names(&self) -> Vec<&'static str> {
         self.kinds.keys().copied().collect()
-    }
-
-    pub(super) fn settings(&self, kind: &str) -> Option<&Settings> {
-        self.kinds.get(kind).map(|kind| &kind.settings)
     }
 }

@@ -58,6 +58,7 @@ impl Slots {
     }
 
     /// The most that there ever are.
+    #[cfg(feature = "rabbitmq")]
     pub(super) fn most(&self) -> usize {
         self.most
     }

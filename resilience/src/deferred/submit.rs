@@ -134,10 +134,10 @@ impl Deferred {
         // A task of its own: it goes on when the caller is dropped.
         let carried = self.shared.running.spawn(attempt.in_current_span()).await;
         Ok(match carried {
-            Ok(Carried::Done(output)) => match output.downcast() {
-                Ok(output) => Submitted::Done(output),
-                Err(_) => panic!("two handlers of the kind {:?}", H::KIND),
-            },
+            Ok(Carried::Done(output)) => {
+                let output = output.downcast().ok();
+                Submitted::Done(output.unwrap_or_else(|| panic!("two handlers of {}", H::KIND)))
+            }
             Ok(Carried::Refused(error)) => Submitted::Refused(error),
             // It is in the ledger, whoever has it now.
             Ok(Carried::Postponed | Carried::Parked | Carried::Stale | Carried::Lost) | Err(_) => {

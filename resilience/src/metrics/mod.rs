@@ -1,6 +1,8 @@
 //! What is counted, through the `metrics` facade. The only module that knows it.
 #![doc = include_str!("../../docs/metrics.md")]
 
+#[cfg(feature = "deferred")]
+pub(crate) mod deferred;
 #[cfg(feature = "pipeline")]
 mod pipeline;
 
@@ -34,6 +36,8 @@ pub fn describe() {
     describe_counter!(BREAKER_DROPPED_EVENTS, "Events that a subscriber was too slow for");
     #[cfg(feature = "pipeline")]
     pipeline::describe();
+    #[cfg(feature = "deferred")]
+    deferred::describe();
     describe_histogram!(CALL_DURATION, Unit::Seconds, "Attempts that went out");
 }
 

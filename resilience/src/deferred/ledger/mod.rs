@@ -28,8 +28,6 @@ pub(super) struct Row {
     #[diesel(sql_type = SqlUuid)]
     pub(super) token: Uuid,
     #[diesel(sql_type = Text)]
-    pub(super) kind: String,
-    #[diesel(sql_type = Text)]
     pub(super) payload: String,
     #[diesel(sql_type = Text)]
     pub(super) context: String,
@@ -46,13 +44,17 @@ pub(super) struct Row {
 }
 
 impl Row {
+    /// How long after it was due it was begun.
+    pub(super) fn lateness(&self) -> Duration {
+        (self.started_at - self.not_before).to_std().unwrap_or_default()
+    }
+
     /// What [`hold`] wrote for a first attempt.
     pub(super) fn held(call: &Deferral, token: Uuid) -> Self {
         let now = Utc::now();
         Self {
             id: call.id,
             token,
-            kind: call.kind.to_owned(),
             payload: call.payload.get().to_owned(),
             context: context(call),
             attempts: 1,
@@ -65,6 +67,7 @@ impl Row {
 }
 
 /// A row that its reader is to publish.
+#[cfg(feature = "rabbitmq")]
 #[derive(Clone, Debug, QueryableByName)]
 pub(super) struct ToSend {
     #[diesel(sql_type = SqlUuid)]
@@ -161,7 +164,7 @@ pub(super) fn claim_due(
                         AND not_before <= clock_timestamp()
                         AND (lease_until IS NULL OR lease_until <= clock_timestamp())
                       ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
-         RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
+         RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
                    strikes, not_before, started_at, last_error",
     )
     .bind::<Text, _>(kind)
@@ -172,6 +175,7 @@ pub(super) fn claim_due(
 }
 
 /// Takes rows that are due, to publish them. They stay pending until they are [`sent`].
+#[cfg(feature = "rabbitmq")]
 pub(super) fn claim_to_send(
     conn: &mut PgConnection,
     kinds: &[&str],
@@ -197,6 +201,7 @@ pub(super) fn claim_to_send(
 }
 
 /// The broker has these.
+#[cfg(feature = "rabbitmq")]
 pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
@@ -208,6 +213,7 @@ pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryR
 }
 
 /// The broker has not taken these, or nobody knows: to be published again under another token.
+#[cfg(feature = "rabbitmq")]
 pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET token = NULL, lease_until = NULL
@@ -220,6 +226,7 @@ pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> Qu
 
 /// Takes the row that a message names, to carry it out. Nothing when the message is stale. It may
 /// come before its sender has marked the row.
+#[cfg(feature = "rabbitmq")]
 pub(super) fn claim_sent(
     conn: &mut PgConnection,
     id: Uuid,
@@ -232,7 +239,7 @@ pub(super) fn claim_sent(
              started_at = clock_timestamp(),
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
          WHERE id = $1 AND token = $2 AND state IN ('pending', 'sent')
-         RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
+         RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
                    strikes, not_before, started_at, last_error",
     )
     .bind::<SqlUuid, _>(id)
@@ -324,20 +331,24 @@ pub(super) fn park(
     .map(|rows| rows == 1)
 }
 
+/// The error of a row whose lease ran out: whoever had it has died, or was cut off.
+pub(super) const INTERRUPTED: &str = "interrupted";
+
 /// Gives back what nobody is at any more: rows whose lease ran out. Returns how many.
 pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred
          SET state = 'pending', held = false, token = NULL, lease_until = NULL,
              not_before = clock_timestamp(),
-             first_error = coalesce(first_error, 'interrupted'),
+             first_error = coalesce(first_error, $2),
              first_error_at = coalesce(first_error_at, clock_timestamp()),
-             last_error = 'interrupted', last_error_at = clock_timestamp()
+             last_error = $2, last_error_at = clock_timestamp()
          WHERE id IN (SELECT id FROM deferred
                       WHERE state = 'running' AND lease_until <= clock_timestamp()
                       ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED)",
     )
     .bind::<BigInt, _>(limit)
+    .bind::<Text, _>(INTERRUPTED)
     .execute(conn)
 }
 

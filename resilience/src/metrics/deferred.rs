@@ -1,0 +1,80 @@
+use std::time::Duration;
+
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
+
+use super::float;
+use crate::deferred::{Broker, KindSnapshot, Snapshot};
+
+const DEPTH: &str = "resilience_deferred_depth";
+const OLDEST: &str = "resilience_deferred_oldest_seconds";
+const LATENESS: &str = "resilience_deferred_lateness_seconds";
+const ATTEMPTS: &str = "resilience_deferred_attempts_total";
+const STALE: &str = "resilience_deferred_stale_total";
+const BROKER: &str = "resilience_deferred_broker_up";
+#[cfg(feature = "rabbitmq")]
+const CONFIRM: &str = "resilience_deferred_confirm_seconds";
+#[cfg(feature = "rabbitmq")]
+const UNROUTED: &str = "resilience_deferred_unrouted_total";
+
+pub(super) fn describe() {
+    describe_gauge!(DEPTH, "Calls in the ledger, by where they are");
+    describe_gauge!(OLDEST, Unit::Seconds, "The age of the oldest call that has not ended");
+    describe_histogram!(LATENESS, Unit::Seconds, "How long after they were due calls were begun");
+    describe_counter!(ATTEMPTS, "Attempts at deferred calls, by how they ended");
+    describe_counter!(STALE, "Results and messages that came after somebody else had taken over");
+    describe_gauge!(BROKER, "1 while the broker carries the calls");
+    #[cfg(feature = "rabbitmq")]
+    {
+        describe_histogram!(
+            CONFIRM,
+            Unit::Seconds,
+            "How long the broker took to confirm a message"
+        );
+        describe_counter!(UNROUTED, "Messages that the broker had no queue for");
+    }
+}
+
+/// What the ledger holds.
+pub(crate) fn publish(snapshot: &Snapshot) {
+    for kind in &snapshot.kinds {
+        let KindSnapshot { pending, sent, running, parked, .. } = *kind;
+        for (state, count) in
+            [("pending", pending), ("sent", sent), ("running", running), ("parked", parked)]
+        {
+            gauge!(DEPTH, "kind" => kind.kind.clone(), "state" => state).set(float(count));
+        }
+        let oldest = kind.oldest.unwrap_or_default();
+        gauge!(OLDEST, "kind" => kind.kind.clone()).set(oldest.as_secs_f64());
+    }
+    let up = if snapshot.broker == Broker::Work { 1.0 } else { 0.0 };
+    gauge!(BROKER).set(up);
+}
+
+/// A call was begun, so long after it was due.
+pub(crate) fn begun(kind: &'static str, lateness: Duration) {
+    histogram!(LATENESS, "kind" => kind).record(lateness);
+}
+
+/// An attempt ended.
+pub(crate) fn attempt(kind: &'static str, outcome: &'static str) {
+    counter!(ATTEMPTS, "kind" => kind, "outcome" => outcome).increment(1);
+}
+
+/// A result or a message came too late.
+pub(crate) fn stale(kind: &'static str) {
+    counter!(STALE, "kind" => kind).increment(1);
+}
+
+/// The broker confirmed a message after so long.
+#[cfg(feature = "rabbitmq")]
+pub(crate) fn confirmed(took: Duration) {
+    histogram!(CONFIRM).record(took);
+}
+
+/// The broker had no queue for a message.
+#[cfg(feature = "rabbitmq")]
+pub(crate) fn unrouted() {
+    counter!(UNROUTED).increment(1);
+}

@@ -138,11 +138,24 @@ async fn a_claim_that_is_refused_when_the_system_is_back_has_failed_for_that_rea
         assert_envelope(&refused, 404, "warranty_not_found");
         assert_eq!(refused.json()["message"], message);
     }
-    // An operator has it tried again, when the reason is gone.
-    world.behind.warranty.execute(&format!("UPDATE warranty SET item_uid = '{item}'"));
     let call = world.client.get(format!("/manage/deferred/{claim}")).send().await.ok();
     assert_eq!((&call["state"], &call["kind"]), (&json!("parked"), &json!("claim")));
     assert_eq!(call["lastError"], format!("404 warranty_not_found: {message}"));
+}
+
+#[tokio::test]
+async fn a_claim_that_has_failed_is_decided_after_all_when_an_operator_has_it_tried_again() {
+    let world = World::start().await;
+    let order = world.bought().await;
+    world.behind.order.proxy.on("POST", answer("404 Not Found", "warranty_not_found"));
+    // The first attempt is no answer yet.
+    world.behind.order.proxy.once("POST", RUBBISH);
+    let answer = world.claim(order, "broken").key("k").send().await;
+    let claim = queued(&world, order, &answer);
+    assert_eq!(settled(&world, order).await["status"], "FAILED");
+    let refused = world.claim(order, "broken").key("k").send().await;
+    assert_envelope(&refused, 404, "warranty_not_found");
+    world.behind.order.proxy.heal();
     world.client.post(format!("/manage/deferred/{claim}/retry")).send().await.ok();
     let decided = settled(&world, order).await;
     assert_eq!((&decided["status"], &decided["decision"]), (&json!("DECIDED"), &json!("RETURN")));
@@ -151,20 +164,24 @@ async fn a_claim_that_is_refused_when_the_system_is_back_has_failed_for_that_rea
     assert_eq!(found["decision"], "RETURN");
 }
 
+/// As the service itself would refuse.
+fn answer(status: &str, code: &str) -> Act {
+    Act::Answer {
+        head: format!("{status}\r\nContent-Type: application/json").into(),
+        body: format!(r#"{{"message": "x", "code": "{code}", "requestId": "x"}}"#).into(),
+    }
+}
+
 #[tokio::test]
 async fn what_is_no_answer_of_the_service_is_no_answer_to_the_claim() {
     let world = World::start().await;
-    let busy = |status: &str, code: &str| Act::Answer {
-        head: format!("{status}\r\nContent-Type: application/json").into(),
-        body: format!(r#"{{"message": "x", "code": "{code}", "requestId": "x"}}"#).into(),
-    };
     for act in [
         NOT_FOUND,
-        busy("404 Not Found", "not_found"),
-        busy("401 Unauthorized", "unauthorized"),
-        busy("429 Too Many Requests", "too_many_requests"),
-        busy("409 Conflict", "idempotency_in_progress"),
-        busy("503 Service Unavailable", "shutting_down"),
+        answer("404 Not Found", "not_found"),
+        answer("401 Unauthorized", "unauthorized"),
+        answer("429 Too Many Requests", "too_many_requests"),
+        answer("409 Conflict", "idempotency_in_progress"),
+        answer("503 Service Unavailable", "shutting_down"),
         DEFECT,
         RUBBISH,
     ] {

@@ -4,7 +4,8 @@
 //! time as there are connections. The door fails fast: no free place, no connection, or no answer
 //! within the time allowed is a 503, never a queue that grows.
 
-use std::error::Error as _;
+mod background;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -13,8 +14,6 @@ use diesel::connection::{Instrumentation, InstrumentationEvent, SimpleConnection
 use diesel::r2d2::ConnectionManager;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::{Connection, PgConnection};
-use futures_util::future::BoxFuture;
-use resilience::deferred::{Database, DatabaseError, Work};
 use tokio::sync::Semaphore;
 use tracing::Span;
 
@@ -213,42 +212,6 @@ fn overloaded() -> Failure {
     Failure::unavailable(code::OVERLOADED, "too many requests at once; try again shortly")
 }
 
-/// For calls that are deferred: by requests, and by whoever carries them out in the background. All
-/// of them together get half of the connections, and the rest is for requests alone.
-impl Database for Db {
-    fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>> {
-        let db = self.clone();
-        Box::pin(async move {
-            let place = tokio::time::timeout(db.0.timeout / 2, db.0.background.acquire());
-            let Ok(Ok(_place)) = place.await else {
-                return Err(DatabaseError::new(db.no_place()));
-            };
-            let shared = Arc::clone(&db.0.shared);
-            let done = db.run(move |conn| {
-                conn.set_instrumentation(Count(Arc::clone(&shared), |shared| &shared.background));
-                let done = work(conn);
-                conn.set_instrumentation(Count(shared, |shared| &shared.statements));
-                match done {
-                    // Asked for, and no fault of the database's.
-                    Err(QueryError::RollbackTransaction) => {
-                        Ok(Err(QueryError::RollbackTransaction))
-                    }
-                    done => Ok(Ok(done?)),
-                }
-            });
-            done.await.map_err(DatabaseError::new)?.map_err(DatabaseError::new)
-        })
-    }
-}
-
-/// What was behind it, where that was this service's own door.
-impl From<DatabaseError> for Failure {
-    fn from(error: DatabaseError) -> Self {
-        let cause = error.source().and_then(|source| source.downcast_ref::<Failure>()).cloned();
-        cause.unwrap_or_else(|| unavailable().with_source(error))
-    }
-}
-
 /// libpq rounds one second up to two; the address may say otherwise.
 pub(crate) fn with_connect_timeout(url: &str) -> String {
     if url.contains("connect_timeout=") {
@@ -340,7 +303,9 @@ impl r2d2::ManageConnection for Manager {
         }
         pooled.conn.set_instrumentation(None::<Count>);
         let alive = self.inner.is_valid(&mut pooled.conn);
-        pooled.conn.set_instrumentation(Count(Arc::clone(&self.shared), |shared| &shared.statements));
+        pooled
+            .conn
+            .set_instrumentation(Count(Arc::clone(&self.shared), |shared| &shared.statements));
         alive
     }
 

@@ -155,3 +155,30 @@ pub fn failed(error: &CallError) -> HandlerError {
         | ErrorKind::Unavailable(_) => HandlerError::Unavailable { reason, retry_after },
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> std::result::Result<DeferredConfig, String> {
+        let variables = [("AMQP_URL".to_owned(), url.to_owned())];
+        let mut reader = Reader::from_variables(variables).unwrap();
+        let config = DeferredConfig::read(&mut reader);
+        reader.finish(Some(config)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_brokers_address_is_optional_and_a_wrong_one_is_named_and_not_repeated() {
+        assert!(read("").unwrap().amqp_url.is_none());
+        for good in ["amqp://u:geheim@127.0.0.1:5672/v", "amqps://host/%2f", "amqp://[::1]:5672"] {
+            let config = read(good).unwrap();
+            assert_eq!(config.amqp_url.as_deref(), Some(good));
+            assert!(!format!("{config:?}").contains("geheim"));
+        }
+        for bad in ["geheim", "http://u:geheim@host", "amqp:///geheim", "amqp://u:geheim@:5672"] {
+            let error = read(bad).unwrap_err();
+            assert!(error.contains("AMQP_URL should be an address such as amqp://"), "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
+    }
+}

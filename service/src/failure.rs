@@ -185,9 +185,10 @@ impl Failure {
     pub fn read(text: &str) -> Option<Self> {
         let (head, message) = text.split_once(": ")?;
         let (status, code) = head.split_once(' ')?;
-        let status = status.parse().ok().filter(|status: &StatusCode| {
-            status.is_client_error() || status.is_server_error()
-        })?;
+        let status = status
+            .parse()
+            .ok()
+            .filter(|status: &StatusCode| status.is_client_error() || status.is_server_error())?;
         let is_code = |b: u8| b.is_ascii_lowercase() || b == b'_';
         let well_formed = !code.is_empty() && code.bytes().all(is_code);
         well_formed.then(|| Self::new(status, code.to_owned(), message))

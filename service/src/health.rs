@@ -117,7 +117,10 @@ pub(crate) async fn health(State(pulse): State<Pulse>) -> Response {
                 local: now.to_rfc3339_opts(SecondsFormat::Micros, false),
                 offset: f64::from(now.offset().local_minus_utc()),
             },
-            broker: pulse.deferred.as_ref().map(|deferred| Ping { status: deferred.broker().into() }),
+            broker: pulse
+                .deferred
+                .as_ref()
+                .map(|deferred| Ping { status: deferred.broker().into() }),
             dependencies: dependencies(&pulse.registry),
         },
     };

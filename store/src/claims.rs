@@ -228,7 +228,8 @@ pub async fn run(
     let row = ClaimRow::queued(uid, order, user, &claim.reason);
     let payload = Payload { order, reason: claim.reason.clone(), item };
     let call = deferred::call::<Claims>(caller, uid, &payload)?;
-    let first = caller.deadline().map(|end| Deadline::after(end.remaining().saturating_sub(MARGIN)));
+    let first =
+        caller.deadline().map(|end| Deadline::after(end.remaining().saturating_sub(MARGIN)));
     let submitted = app.deferred.submit::<Claims, Failure>(
         call,
         first,

@@ -37,8 +37,8 @@ use uuid::Uuid;
 use warehouse_api::WarehouseClient;
 use warranty_api::WarrantyClient;
 
-pub use config::Config;
 use claims::Claims;
+pub use config::Config;
 use degrade::Known;
 use purchase::UndoPurchase;
 

@@ -203,9 +203,7 @@ async fn bought(
     match ended(app, caller, order_uid).await? {
         None => Ok(answer),
         Some(Stage::Done) => Err(too_slow(code::ROLLED_BACK, "took too long and was rolled back")),
-        Some(_) => {
-            Err(too_slow(code::ROLLBACK_PENDING, "took too long and is being rolled back"))
-        }
+        Some(_) => Err(too_slow(code::ROLLBACK_PENDING, "took too long and is being rolled back")),
     }
 }
 

@@ -64,10 +64,7 @@ impl Drop for Databases {
 }
 
 /// A database of the process's cluster.
-pub(crate) async fn database(
-    name: &'static str,
-    migrations: &'static Schema,
-) -> TestDatabase {
+pub(crate) async fn database(name: &'static str, migrations: &'static Schema) -> TestDatabase {
     let made = move || TestDatabase::new(name, |url| service::migrate::up(url, migrations));
     spawn_blocking(made).await.unwrap()
 }

@@ -68,7 +68,10 @@ async fn a_claim_that_cannot_be_decided_now_is_queued_and_decided_when_the_syste
         party.proxy.up();
         let decided = settled(&world, order).await;
         // Not REFUSED, as a second claim would be.
-        assert_eq!((&decided["status"], &decided["decision"]), (&json!("DECIDED"), &json!("RETURN")));
+        assert_eq!(
+            (&decided["status"], &decided["decision"]),
+            (&json!("DECIDED"), &json!("RETURN"))
+        );
         assert_eq!(decided["claimUid"], json!(claim));
         assert!(decided["decidedAt"].is_string() && decided.get("failure").is_none(), "{decided}");
         let found = world.claim(order, "broken").key("k").send().await.ok();
@@ -214,7 +217,10 @@ async fn a_claim_that_was_queued_goes_by_its_request_and_is_seen_in_reads() {
     }
     world.behind.warranty.proxy.down().await;
     let seen = world.get(order).send().await.ok();
-    assert_eq!((&seen["warrantyStatus"], &seen["stale"]), (&json!("USE_WARRANTY"), &json!(["warranty"])));
+    assert_eq!(
+        (&seen["warrantyStatus"], &seen["stale"]),
+        (&json!("USE_WARRANTY"), &json!(["warranty"]))
+    );
 }
 
 #[tokio::test]

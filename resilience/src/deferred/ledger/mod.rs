@@ -375,9 +375,9 @@ pub(super) fn recall(
 /// How long until the next row of these kinds is due; nothing when there is none.
 pub(super) fn next_due(conn: &mut PgConnection, kinds: &[&str]) -> QueryResult<Option<Duration>> {
     let wait: Wait = sql_query(
-        "SELECT greatest(0, ceil(extract(epoch FROM
+        "SELECT ceil(extract(epoch FROM
                     min(greatest(not_before, coalesce(lease_until, not_before))) - clock_timestamp())
-                    * 1000000))::bigint AS micros
+                    * 1000000)::bigint AS micros
          FROM (SELECT unnest($1) AS kind) AS kinds
          CROSS JOIN LATERAL (SELECT not_before, lease_until FROM deferred
                              WHERE deferred.kind = kinds.kind AND state = 'pending' AND mode = 'call'

@@ -39,6 +39,15 @@ impl Answer {
         Ok(Self { status: StatusCode::CREATED, location: Some(location), ..made })
     }
 
+    /// 202 with `body`: it will be done; what has become of it is told at `location`.
+    ///
+    /// # Errors
+    /// 500 when `body` can't be written as JSON.
+    pub fn accepted(body: &impl Serialize, location: String) -> Result<Self, Failure> {
+        let made = Self::ok(body)?;
+        Ok(Self { status: StatusCode::ACCEPTED, location: Some(location), ..made })
+    }
+
     /// 204.
     pub fn no_content() -> Self {
         Self { status: StatusCode::NO_CONTENT, body: None, location: None, total: None }
@@ -99,12 +108,7 @@ impl Memo {
     /// What is worth remembering of an outcome: nothing, if repeating may bring another one.
     pub(crate) fn of(outcome: &Result<Answer, Failure>) -> Option<Self> {
         match outcome {
-            Ok(answer) => Some(Self {
-                status: answer.status.as_u16(),
-                body: answer.body.clone(),
-                location: answer.location.clone(),
-                refusal: None,
-            }),
+            Ok(answer) => Some(Self::success(answer)),
             Err(failure) if failure.is_final() => Some(Self {
                 status: failure.status().as_u16(),
                 body: None,
@@ -117,6 +121,16 @@ impl Memo {
                 }),
             }),
             Err(_) => None,
+        }
+    }
+
+    /// A success.
+    pub(crate) fn success(answer: &Answer) -> Self {
+        Self {
+            status: answer.status.as_u16(),
+            body: answer.body.clone(),
+            location: answer.location.clone(),
+            refusal: None,
         }
     }
 

@@ -9,12 +9,14 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
 use axum::serve::ListenerExt;
-use diesel_migrations::EmbeddedMigrations;
 use http::header::CONTENT_TYPE;
+use resilience::deferred::Runtime;
 use resilience::registry::Registry;
 use resilience::retry::Backoff;
 use resilience::rollback::Backlog;
 use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -24,9 +26,10 @@ use crate::db::Db;
 use crate::health::{self, Pulse};
 use crate::lifecycle::Lifecycle;
 use crate::manage::{self, Panel};
+use crate::migrate::{self, Schema};
 use crate::peer::Peers;
 use crate::pipeline::{self, Shell};
-use crate::{idempotency, migrate, openapi, telemetry};
+use crate::{idempotency, openapi, telemetry};
 
 /// How long readiness says no, at least, before the listener closes: so that a probe sees it.
 const GRACE: Duration = Duration::from_millis(250);
@@ -75,9 +78,9 @@ pub struct Site {
     /// Its routes, with their state.
     pub routes: OpenApiRouter,
     /// Its schema.
-    pub migrations: &'static EmbeddedMigrations,
-    /// Whether it defers calls, so that health tells of the broker.
-    pub defers: bool,
+    pub migrations: &'static Schema,
+    /// What carries its deferred calls out, where it defers any.
+    pub deferred: Option<Runtime>,
 }
 
 /// Serves until `shutdown` resolves, then lets running requests and rollbacks finish.
@@ -99,14 +102,20 @@ pub async fn serve(
         db: db.clone(),
         lifecycle: lifecycle.clone(),
         registry: registry.clone(),
-        defers: site.defers,
+        deferred: site.deferred.as_ref().map(Runtime::handle),
     };
-    let manage = manage::routes(Panel::new(config.name, registry));
+    let mut manage = manage::routes(Panel::new(config.name, registry));
+    if let Some(runtime) = &site.deferred {
+        manage = manage.merge(manage::deferred::routes(runtime.handle()));
+    }
     let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
     let routes = routes.merge(openapi::routes(openapi::complete(document)));
     let app = pipeline::wrap(routes, &shell);
 
     prepare(&config, site.migrations, &db, &lifecycle);
+    let stop = CancellationToken::new();
+    let _stop = stop.clone().drop_guard();
+    let deferring = site.deferred.map(|runtime| defer(runtime, &lifecycle, stop.clone()));
     tracing::info!(service = config.name, address = %listener.local_addr()?, "listening");
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
@@ -125,8 +134,17 @@ pub async fn serve(
     }
     tracing::info!(service = config.name, "ending: no new requests");
     lifecycle.drain();
-    let (complete, ()) =
-        tokio::join!(lifecycle.finished(config.shutdown_timeout), tokio::time::sleep(GRACE));
+    let limit = Instant::now() + config.shutdown_timeout;
+    let finish = async {
+        let complete = lifecycle.finished(config.shutdown_timeout).await;
+        // Not before: a request that was running may have waited for a deferred call.
+        stop.cancel();
+        match deferring {
+            Some(task) => tokio::time::timeout_at(limit, task).await.is_ok() && complete,
+            None => complete,
+        }
+    };
+    let (complete, ()) = tokio::join!(finish, tokio::time::sleep(GRACE));
     if !complete {
         tracing::error!(
             service = config.name,
@@ -140,6 +158,16 @@ pub async fn serve(
     server.abort();
     tracing::info!(service = config.name, "ended");
     Ok(())
+}
+
+/// Carries deferred calls out, once there is a ledger.
+fn defer(runtime: Runtime, lifecycle: &Lifecycle, stop: CancellationToken) -> JoinHandle<()> {
+    let lifecycle = lifecycle.clone();
+    tokio::spawn(async move {
+        if stop.run_until_cancelled(lifecycle.migrated()).await.is_some() {
+            runtime.run(stop.cancelled_owned()).await;
+        }
+    })
 }
 
 /// The routes that are the same in every service.
@@ -157,6 +185,10 @@ fn plumbing(pulse: Pulse) -> OpenApiRouter {
 async fn metrics(State(pulse): State<Pulse>) -> Response {
     let service = ("service", pulse.name);
     metrics::counter!("db_statements_total", &[service]).absolute(pulse.db.statements());
+    if pulse.deferred.is_some() {
+        let statements = pulse.db.background_statements();
+        metrics::counter!("db_background_statements_total", &[service]).absolute(statements);
+    }
     pulse.registry.publish();
     let text = telemetry::metrics().render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()
@@ -164,14 +196,14 @@ async fn metrics(State(pulse): State<Pulse>) -> Response {
 
 /// Brings the schema up to date, however long the database stays away, and keeps the table of
 /// idempotency keys short.
-fn prepare(config: &BaseConfig, own: &'static EmbeddedMigrations, db: &Db, lifecycle: &Lifecycle) {
+fn prepare(config: &BaseConfig, schema: &'static Schema, db: &Db, lifecycle: &Lifecycle) {
     let (url, wanted, db) = (config.database_url.clone(), config.migrate, db.clone());
     let lifecycle = lifecycle.clone();
     let draining = lifecycle.draining();
     let work = async move {
         while wanted && !lifecycle.is_draining() {
             let url = url.clone();
-            match tokio::task::spawn_blocking(move || migrate::up(&url, own)).await {
+            match tokio::task::spawn_blocking(move || migrate::up(&url, schema)).await {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => tracing::warn!(%error, "the schema can't be brought up to date"),
                 Err(error) => tracing::error!(%error, "a migration panicked"),

@@ -6,13 +6,13 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use diesel::{Connection, PgConnection, QueryResult};
-use diesel_migrations::EmbeddedMigrations;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::{BaseConfig, Reader};
-use crate::{migrate, openapi, telemetry};
+use crate::migrate::{self, Schema};
+use crate::{openapi, telemetry};
 
 /// Resolves when the process should end.
 pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -29,7 +29,7 @@ pub struct Program<C> {
     /// What all services need of that.
     pub base: fn(&C) -> &BaseConfig,
     /// Its schema.
-    pub migrations: &'static EmbeddedMigrations,
+    pub migrations: &'static Schema,
     /// Writes the demonstration data, where it isn't there yet.
     pub seed: fn(&mut PgConnection) -> QueryResult<usize>,
     /// Its routes, for their description alone.

@@ -4,6 +4,8 @@
 //! time as there are connections. The door fails fast: no free place, no connection, or no answer
 //! within the time allowed is a 503, never a queue that grows.
 
+mod background;
+
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -32,6 +34,8 @@ pub struct Db(Arc<Inner>);
 struct Inner {
     pool: r2d2::Pool<Manager>,
     places: Arc<Semaphore>,
+    /// Those of the places that work in the background may have: requests always find the others.
+    background: Arc<Semaphore>,
     /// Kept apart for probes: that everybody is busy does not mean that the database is away.
     probe: Arc<Semaphore>,
     timeout: Duration,
@@ -47,6 +51,8 @@ struct Shared {
     /// Whether the last piece of work reached the database: it tells "too much at once" from "away".
     reached: AtomicBool,
     statements: AtomicU64,
+    /// Those of deferred calls, which no request waits for.
+    background: AtomicU64,
 }
 
 impl Db {
@@ -70,6 +76,7 @@ impl Db {
         Self(Arc::new(Inner {
             pool,
             places: Arc::new(Semaphore::new(config.pool_size as usize)),
+            background: Arc::new(Semaphore::new(config.pool_size.div_ceil(2) as usize)),
             probe: Arc::new(Semaphore::new(1)),
             timeout: config.database_timeout,
             lease: SHORTEST_LEASE.max(config.budget * 2),
@@ -117,9 +124,14 @@ impl Db {
         self.0.lease
     }
 
-    /// Statements sent so far, by all connections.
+    /// Statements sent so far, by all connections; those of deferred calls excepted.
     pub fn statements(&self) -> u64 {
         self.0.shared.statements.load(Ordering::Relaxed)
+    }
+
+    /// Statements sent so far to defer calls and to carry them out: an idle service sends some.
+    pub fn background_statements(&self) -> u64 {
+        self.0.shared.background.load(Ordering::Relaxed)
     }
 
     async fn run_within<T, F>(
@@ -277,7 +289,7 @@ impl r2d2::ManageConnection for Manager {
             lock = (millis / 2).max(1),
         ))
         .map_err(diesel::r2d2::Error::QueryError)?;
-        conn.set_instrumentation(Count(Arc::clone(&self.shared)));
+        conn.set_instrumentation(Count(Arc::clone(&self.shared), |shared| &shared.statements));
         let epoch = self.shared.epoch.load(Ordering::Relaxed);
         Ok(Pooled { conn, used: Instant::now(), epoch, lost: false })
     }
@@ -291,7 +303,9 @@ impl r2d2::ManageConnection for Manager {
         }
         pooled.conn.set_instrumentation(None::<Count>);
         let alive = self.inner.is_valid(&mut pooled.conn);
-        pooled.conn.set_instrumentation(Count(Arc::clone(&self.shared)));
+        pooled
+            .conn
+            .set_instrumentation(Count(Arc::clone(&self.shared), |shared| &shared.statements));
         alive
     }
 
@@ -301,12 +315,12 @@ impl r2d2::ManageConnection for Manager {
 }
 
 /// Counts statements, so that a test can hold a route to its number.
-struct Count(Arc<Shared>);
+struct Count(Arc<Shared>, fn(&Shared) -> &AtomicU64);
 
 impl Instrumentation for Count {
     fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
         if matches!(event, InstrumentationEvent::StartQuery { .. }) {
-            self.0.statements.fetch_add(1, Ordering::Relaxed);
+            (self.1)(&self.0).fetch_add(1, Ordering::Relaxed);
         }
     }
 }

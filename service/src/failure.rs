@@ -33,6 +33,8 @@ pub mod code {
     pub const METHOD_NOT_ALLOWED: &str = "method_not_allowed";
     /// The id was undone before: a tombstone refuses it.
     pub const ALREADY_UNDONE: &str = "already_undone";
+    /// It is not where that can be done with it.
+    pub const WRONG_STATE: &str = "wrong_state";
     /// The same key is being worked on right now.
     pub const IDEMPOTENCY_IN_PROGRESS: &str = "idempotency_in_progress";
     /// The same key or id came with other content.
@@ -176,6 +178,20 @@ impl Failure {
         );
         failure.0.source = Some(Arc::from(source.into()));
         failure
+    }
+
+    /// What was written down as its [`Display`](fmt::Display), read back: a status that isn't 2xx,
+    /// a code and a message. Nothing where it is something else.
+    pub fn read(text: &str) -> Option<Self> {
+        let (head, message) = text.split_once(": ")?;
+        let (status, code) = head.split_once(' ')?;
+        let status = status
+            .parse()
+            .ok()
+            .filter(|status: &StatusCode| status.is_client_error() || status.is_server_error())?;
+        let is_code = |b: u8| b.is_ascii_lowercase() || b == b'_';
+        let well_formed = !code.is_empty() && code.bytes().all(is_code);
+        well_formed.then(|| Self::new(status, code.to_owned(), message))
     }
 
     /// Says which other system is the cause. On a 503 that becomes `X-Failed-Dependency`, which
@@ -355,6 +371,17 @@ mod tests {
         assert_eq!(plain.headers()[RETRY_AFTER], "1");
         let known = plain.with_retry_after(Some(Duration::from_millis(4_001)));
         assert_eq!(known.headers()[RETRY_AFTER], "5");
+    }
+
+    #[test]
+    fn a_refusal_that_was_written_down_is_read_back() {
+        let refusal = Failure::not_found(code::NOT_FOUND, "no: nothing of 'that'");
+        let read = Failure::read(&refusal.to_string()).unwrap();
+        assert_eq!((read.status(), read.code()), (refusal.status(), refusal.code()));
+        assert_eq!(read.message(), refusal.message());
+        for text in ["", "404", "404 x", "404 X: y", "200 ok: y", "gave up: y", "x not_found: y"] {
+            assert!(Failure::read(text).is_none(), "{text}");
+        }
     }
 
     #[test]

@@ -13,11 +13,13 @@ use axum::response::{IntoResponse, Response};
 use chrono::{Local, SecondsFormat};
 use http::StatusCode;
 use resilience::breaker::{Snapshot, State as BreakerState};
+use resilience::deferred::Deferred;
 use resilience::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::db::Db;
+use crate::deferred::KINDS;
 use crate::lifecycle::Lifecycle;
 use crate::manage::rfc3339;
 
@@ -31,7 +33,7 @@ pub(crate) struct Pulse {
     pub(crate) db: Db,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) registry: Registry,
-    pub(crate) defers: bool,
+    pub(crate) deferred: Option<Deferred>,
 }
 
 /// `Work`, or what can't.
@@ -115,7 +117,10 @@ pub(crate) async fn health(State(pulse): State<Pulse>) -> Response {
                 local: now.to_rfc3339_opts(SecondsFormat::Micros, false),
                 offset: f64::from(now.offset().local_minus_utc()),
             },
-            broker: pulse.defers.then_some(Ping { status: Status::Absent }),
+            broker: pulse
+                .deferred
+                .as_ref()
+                .map(|deferred| Ping { status: deferred.broker().into() }),
             dependencies: dependencies(&pulse.registry),
         },
     };
@@ -131,7 +136,8 @@ pub(crate) async fn health(State(pulse): State<Pulse>) -> Response {
 /// Each dependency once, however many breakers stand before it.
 fn dependencies(registry: &Registry) -> Vec<Dependency> {
     let mut worst: BTreeMap<String, Snapshot> = BTreeMap::new();
-    for (key, breaker) in registry.breakers() {
+    let all = registry.breakers().into_iter();
+    for (key, breaker) in all.filter(|(key, _)| key.dependency() != KINDS) {
         let seen = breaker.snapshot();
         match worst.entry(key.dependency().to_owned()) {
             Entry::Vacant(entry) => drop(entry.insert(seen)),

@@ -51,7 +51,7 @@ impl<S: Send + Sync, const N: usize> FromRequestParts<S> for Ids<N> {
 }
 
 /// 400 if anything was wrong.
-fn refuse(wrong: Vec<Detail>) -> Result<(), Failure> {
+pub(crate) fn refuse(wrong: Vec<Detail>) -> Result<(), Failure> {
     if wrong.is_empty() {
         return Ok(());
     }
@@ -342,7 +342,8 @@ impl<S: Send + Sync> FromRequestParts<S> for ItemUids {
     }
 }
 
-fn pairs(parts: &Parts) -> impl Iterator<Item = (String, String)> {
+/// The parameters of the query, decoded.
+pub(crate) fn pairs(parts: &Parts) -> impl Iterator<Item = (String, String)> {
     let query = parts.uri.query().unwrap_or_default();
     form_urlencoded::parse(query.as_bytes()).map(|(n, v)| (n.into_owned(), v.into_owned()))
 }

@@ -12,6 +12,7 @@
 //! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `openapi`: the commands of a service's binary |
 //! | [`boot`] | from configuration to a served router, and back out on SIGTERM |
 //! | [`db`] | all blocking database work goes through [`db::Db::run`] |
+//! | [`deferred`] | from configuration to what makes calls later |
 //! | [`failure`] | one error type, one envelope |
 //! | [`answer`] | what an operation answers, in a form that can be remembered |
 //! | [`input`] | paths, queries and bodies, checked field by field |
@@ -20,7 +21,7 @@
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | [`health`] | `/manage/health` |
-//! | `manage` | `/manage/resilience` |
+//! | `manage` | `/manage/resilience`, and `/manage/deferred` where calls are deferred |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
 pub mod answer;
@@ -28,6 +29,7 @@ pub mod boot;
 pub mod cli;
 pub mod config;
 pub mod db;
+pub mod deferred;
 pub mod failure;
 pub mod health;
 pub mod idempotency;

@@ -5,7 +5,6 @@
 
 use std::future::Future;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use tokio_util::sync::CancellationToken;
@@ -21,7 +20,7 @@ struct Inner {
     tasks: TaskTracker,
     requests: TaskTracker,
     draining: CancellationToken,
-    migrated: AtomicBool,
+    migrated: CancellationToken,
 }
 
 impl Lifecycle {
@@ -85,11 +84,16 @@ impl Lifecycle {
 
     /// Whether the schema is known to be up to date.
     pub fn is_migrated(&self) -> bool {
-        self.0.migrated.load(Ordering::Acquire)
+        self.0.migrated.is_cancelled()
+    }
+
+    /// Resolves when the schema is known to be up to date.
+    pub(crate) async fn migrated(&self) {
+        self.0.migrated.cancelled().await;
     }
 
     pub(crate) fn set_migrated(&self) {
-        self.0.migrated.store(true, Ordering::Release);
+        self.0.migrated.cancel();
     }
 
     /// Begins the end: readiness says no, new requests are refused.

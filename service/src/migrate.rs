@@ -6,6 +6,7 @@ use diesel::migration::{Migration, MigrationSource, Result as MigrationResult};
 use diesel::pg::Pg;
 use diesel::{Connection, PgConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
+use resilience::deferred;
 
 /// What the plumbing keeps in each service's database: idempotency keys and tombstones.
 const PLUMBING: EmbeddedMigrations = embed_migrations!("migrations");
@@ -13,13 +14,33 @@ const PLUMBING: EmbeddedMigrations = embed_migrations!("migrations");
 /// Two replicas that start at once must not both migrate. The number is arbitrary, and ours.
 const LOCK: i64 = 0x7265_7369_6c69;
 
-/// A service's migrations with those of the plumbing, as one source: a version is unique over both.
-struct Both(&'static EmbeddedMigrations);
+/// The schema of a service: its own migrations with those of the plumbing, as one source. A version
+/// is unique over all of them.
+pub struct Schema {
+    own: EmbeddedMigrations,
+    defers: bool,
+}
 
-impl MigrationSource<Pg> for Both {
+impl Schema {
+    /// Its own tables, and those of the plumbing.
+    pub const fn new(own: EmbeddedMigrations) -> Self {
+        Self { own, defers: false }
+    }
+
+    /// With the ledger of deferred calls.
+    #[must_use]
+    pub const fn with_deferred(self) -> Self {
+        Self { defers: true, ..self }
+    }
+}
+
+impl MigrationSource<Pg> for &Schema {
     fn migrations(&self) -> MigrationResult<Vec<Box<dyn Migration<Pg>>>> {
         let mut all = MigrationSource::<Pg>::migrations(&PLUMBING)?;
-        all.extend(MigrationSource::<Pg>::migrations(self.0)?);
+        if self.defers {
+            all.extend(MigrationSource::<Pg>::migrations(&deferred::MIGRATIONS)?);
+        }
+        all.extend(MigrationSource::<Pg>::migrations(&self.own)?);
         Ok(all)
     }
 }
@@ -28,9 +49,9 @@ impl MigrationSource<Pg> for Both {
 ///
 /// # Errors
 /// When the database can't be reached or refuses a migration.
-pub fn up(url: &str, own: &'static EmbeddedMigrations) -> anyhow::Result<()> {
+pub fn up(url: &str, schema: &Schema) -> anyhow::Result<()> {
     locked(url, |conn| {
-        let applied = conn.run_pending_migrations(Both(own)).map_err(|e| anyhow::anyhow!(e))?;
+        let applied = conn.run_pending_migrations(schema).map_err(|e| anyhow::anyhow!(e))?;
         for version in applied {
             tracing::info!(%version, "migrated");
         }
@@ -42,9 +63,9 @@ pub fn up(url: &str, own: &'static EmbeddedMigrations) -> anyhow::Result<()> {
 ///
 /// # Errors
 /// When the database can't be reached or refuses.
-pub fn down(url: &str, own: &'static EmbeddedMigrations) -> anyhow::Result<()> {
+pub fn down(url: &str, schema: &Schema) -> anyhow::Result<()> {
     locked(url, |conn| {
-        conn.revert_all_migrations(Both(own)).map_err(|e| anyhow::anyhow!(e))?;
+        conn.revert_all_migrations(schema).map_err(|e| anyhow::anyhow!(e))?;
         Ok(())
     })
 }

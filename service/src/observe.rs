@@ -88,9 +88,13 @@ impl Caller {
 
     /// For work that outlives the request, such as a rollback: the same ids, another budget.
     pub fn unbounded(&self) -> Context {
-        Context::new()
-            .with_header(REQUEST_ID, self.request_id.clone())
-            .with_header(TRACEPARENT, self.traceparent.clone())
+        let ids = self.ids().into_iter();
+        ids.fold(Context::new(), |context, (name, value)| context.with_header(name, value))
+    }
+
+    /// What tells in every log whose work it is.
+    pub(crate) fn ids(&self) -> [(HeaderName, HeaderValue); 2] {
+        [(REQUEST_ID, self.request_id.clone()), (TRACEPARENT, self.traceparent.clone())]
     }
 }
 

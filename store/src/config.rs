@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use service::config::{BaseConfig, Reader};
+use service::deferred::DeferredConfig;
 use service::peer::PeerConfig;
 
 /// The name by which health tells it.
@@ -12,7 +13,7 @@ pub const NAME: &str = "store";
 pub const PORT: u16 = 8480;
 
 /// The variables of [`BaseConfig`] (port 8480), and of [`PeerConfig`] for `ORDER`, `WAREHOUSE` and
-/// `WARRANTY` (timeouts 400 ms, for reads), and:
+/// `WARRANTY` (timeouts 400 ms, for reads), of [`DeferredConfig`], and:
 ///
 /// | variable | default | meaning |
 /// |---|---|---|
@@ -29,6 +30,8 @@ pub struct Config {
     pub warehouse: PeerConfig,
     /// Knows what their warranties are.
     pub warranty: PeerConfig,
+    /// How what can't be done at once is done later.
+    pub deferred: DeferredConfig,
 }
 
 impl Config {
@@ -43,6 +46,7 @@ impl Config {
         let warehouse =
             PeerConfig::read(reader, known, warehouse_api::NAME, warehouse_api::PORT, 400);
         let warranty = PeerConfig::read(reader, known, warranty_api::NAME, warranty_api::PORT, 400);
-        Some(Self { base: base?, order, order_writes, warehouse, warranty })
+        let deferred = DeferredConfig::read(reader);
+        Some(Self { base: base?, order, order_writes, warehouse, warranty, deferred })
     }
 }

@@ -4,7 +4,10 @@
 //!
 //! - [`degrade`]: reads, with what is known of the others while they are away;
 //! - [`purchase`] and [`refund`]: one remote step each, on ids minted here;
-//! - [`claims`]: claims on a warranty.
+//! - [`claims`]: claims on a warranty, decided now or later.
+//!
+//! What can't be done at once is a deferred call in Store's own database: a claim that waits, and the
+//! undo of a purchase whose outcome is not known.
 
 pub mod claims;
 pub mod config;
@@ -19,24 +22,28 @@ use std::future::Future;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use anyhow::Context as _;
+use diesel_migrations::embed_migrations;
 use order_api::OrderClient;
+use resilience::deferred::Deferred;
 use resilience::http::{CallError, ErrorKind};
-use resilience::rollback::Backlog;
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
 use service::failure::code;
+use service::migrate::Schema;
 use service::{Db, Failure, Result};
 use tokio::net::TcpListener;
 use uuid::Uuid;
 use warehouse_api::WarehouseClient;
 use warranty_api::WarrantyClient;
 
+use claims::Claims;
 pub use config::Config;
 use degrade::Known;
+use purchase::UndoPurchase;
 
 /// Its schema.
-pub static MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+pub static MIGRATIONS: Schema = Schema::new(embed_migrations!()).with_deferred();
 
 /// 404: there is no such user.
 pub const USER_NOT_FOUND: &str = "user_not_found";
@@ -45,7 +52,7 @@ pub const USER_NOT_FOUND: &str = "user_not_found";
 #[derive(Clone, Debug)]
 pub struct App {
     db: Db,
-    backlog: Backlog,
+    deferred: Deferred,
     order: OrderClient,
     warehouse: WarehouseClient,
     warranty: WarrantyClient,
@@ -101,16 +108,31 @@ pub async fn run(
     let writes = peers.class("write", &config.order, config.order_writes, codes)?;
     let warehouse = peers.client(&config.warehouse, warehouse_api::FINAL_CODES)?;
     let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
+    let (order, known) = (OrderClient::new(reads, writes), Arc::<Known>::default());
+    let later = &config.deferred;
+    let runtime = base
+        .deferred(later)
+        .handler(
+            Claims::new(order.clone(), Arc::clone(&known)),
+            Claims::settings().breaker(base.kind_breaker::<Claims>(later, claims::TIMEOUT)?),
+        )
+        .handler(
+            UndoPurchase(order.clone()),
+            UndoPurchase::settings()
+                .breaker(base.kind_breaker::<UndoPurchase>(later, claims::TIMEOUT)?),
+        )
+        .build()
+        .context("AMQP_URL")?;
     let app = App {
         db: base.db.clone(),
-        backlog: base.backlog.clone(),
-        order: OrderClient::new(reads, writes),
+        deferred: runtime.handle(),
+        order,
         warehouse: WarehouseClient::new(warehouse),
         warranty: WarrantyClient::new(warranty),
-        known: Arc::default(),
+        known,
     };
-    let site =
-        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: true };
+    let routes = routes::table().with_state(app);
+    let site = Site { routes, migrations: &MIGRATIONS, deferred: Some(runtime) };
     boot::serve(base, site, listener, shutdown).await
 }
 

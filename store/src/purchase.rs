@@ -1,10 +1,14 @@
-//! Purchases: one remote step, on an id minted here.
+//! Purchases: one remote step, on an id minted here, whose undo is written down before it is taken.
+//!
+//! The undo is a deferred call that this request holds: should this process die, it is carried out
+//! when its lease is over. It is forgotten in the transaction that remembers the answer, so 201 means
+//! that nobody will undo the order.
 //!
 //! | Order's answer | the user's | what happens |
 //! |---|---|---|
-//! | 200 | 201 | |
-//! | a refusal | the same | nothing was done |
-//! | known to have had no effect | 503 `rolled_back` | nothing was done, or Order undid it |
+//! | 200 | 201 | the undo is forgotten |
+//! | a refusal | the same | the undo is forgotten |
+//! | known to have had no effect | 503 `rolled_back` | the undo is forgotten |
 //! | lost, or not known | 503 `rolled_back` or `rollback_pending` | undone by the id, until it is |
 //!
 //! Under an `Idempotency-Key` the id is kept with the key before the call. Whoever takes over after a
@@ -12,16 +16,19 @@
 
 use std::time::Duration;
 
-use order_api::Place;
+use diesel::{PgConnection, QueryResult};
+use order_api::{OrderClient, Place, Placed};
 use resilience::deadline::Deadline;
+use resilience::deferred::{Attempt as Call, Handler, HandlerError, Hold, Settings, Stage, hold};
 use resilience::http::{CallError, Context, Effect};
-use resilience::rollback::UndoError;
+use serde::{Deserialize, Serialize};
 use service::failure::code;
-use service::idempotency::Attempt;
+use service::idempotency::{self, Attempt};
 use service::observe::Caller;
-use service::{Failure, Result};
+use service::{Answer, Failure, Result, deferred};
 use uuid::Uuid;
 
+use crate::claims::Claims;
 use crate::{App, nothing_done, with_cause};
 
 /// What an answer takes to get back to the user.
@@ -38,7 +45,43 @@ pub struct Purchase {
     pub size: String,
 }
 
-/// Buys one item, or leaves everything as it was; returns the order's id.
+/// What it takes to undo a purchase, besides its id, which is the order's.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+pub struct Payload {
+    /// For operators.
+    user: Uuid,
+}
+
+/// Undoes purchases.
+#[derive(Clone, Debug)]
+pub(crate) struct UndoPurchase(pub(crate) OrderClient);
+
+impl UndoPurchase {
+    pub(crate) fn settings() -> Settings {
+        Claims::settings()
+    }
+}
+
+impl Handler for UndoPurchase {
+    const KIND: &'static str = "undo-purchase";
+    type Payload = Payload;
+    type Output = ();
+
+    async fn run(&self, call: Call<Payload>) -> Result<(), HandlerError> {
+        let cx = deferred::context(&call);
+        self.0.undo_place(&cx, call.id).await.map_err(|error| match deferred::failed(&error) {
+            // Nothing that Order may say to an undo is a reason to leave a purchase half done.
+            HandlerError::Permanent { reason } => HandlerError::Failed { reason },
+            other => other,
+        })
+    }
+
+    fn done(&self, conn: &mut PgConnection, id: Uuid, (): &()) -> QueryResult<()> {
+        idempotency::give_back(conn, id)
+    }
+}
+
+/// Buys one item, or leaves everything as it was.
 ///
 /// # Errors
 /// 404 `item_not_found`, 409 `sold_out`, 503 as in the table above.
@@ -47,26 +90,60 @@ pub async fn run(
     caller: &Caller,
     mut attempt: Attempt,
     purchase: &Purchase,
-) -> Result<Uuid> {
+) -> Result<Answer> {
     let cx = caller.context();
     caller.check_time()?;
-    if attempt.is_undoing() {
-        clear(app, caller, &mut attempt).await?;
-    }
+    let mut undo = begin(app, caller, &mut attempt, purchase).await?;
     let mut outcome = place(app, &cx, attempt.id(), purchase).await;
     if outcome.as_ref().is_err_and(|error| error.code() == Some(code::ALREADY_UNDONE)) {
         // A crash ended an attempt that Order has rolled back.
-        clear(app, caller, &mut attempt).await?;
+        release(app, &attempt, undo).await?;
+        renew(app, caller, &mut attempt).await?;
+        undo = begin(app, caller, &mut attempt, purchase).await?;
         outcome = place(app, &cx, attempt.id(), purchase).await;
     }
     match outcome {
-        Ok(()) => Ok(attempt.id()),
+        Ok(()) => bought(app, caller, &attempt, undo, purchase.user).await,
         // Of an attempt that was taken over this says nothing: it may have had its effect before.
         Err(error) if error.effect() == Effect::None && !attempt.is_taken_over() => {
+            if let Err(failure) = app.db.run(move |conn| Ok(undo.forget(conn)?)).await {
+                // It is undone in vain then.
+                tracing::warn!(order = %attempt.id(), %failure, "an undo is not forgotten");
+            }
             Err(nothing_done(error))
         }
-        Err(error) => Err(undo(app, caller, &attempt, &error).await),
+        Err(error) => Err(undone(app, caller, &attempt, undo, &error).await),
     }
+}
+
+/// Writes the undo down, before there is anything to undo. What an earlier attempt under the same
+/// key may have left is undone first.
+async fn begin(
+    app: &App,
+    caller: &Caller,
+    attempt: &mut Attempt,
+    purchase: &Purchase,
+) -> Result<Hold> {
+    let lease = app.db.lease();
+    for _ in 0..2 {
+        let payload = Payload { user: purchase.user };
+        let call = deferred::call::<UndoPurchase>(caller, attempt.id(), &payload)?;
+        let undoing = attempt.is_undoing();
+        let held = app.db.transaction(move |conn| {
+            let held = hold(conn, &call, lease)?;
+            match held {
+                // Its undo is known to the key alone.
+                Some(hold) if undoing => hold.release(conn).map(|_| None).map_err(Failure::from),
+                held => Ok(held),
+            }
+        });
+        if let Some(held) = held.await? {
+            return Ok(held);
+        }
+        app.deferred.nudge();
+        renew(app, caller, attempt).await?;
+    }
+    Err(Failure::internal("a new id is in the ledger already"))
 }
 
 async fn place(app: &App, cx: &Context, uid: Uuid, purchase: &Purchase) -> Result<(), CallError> {
@@ -75,52 +152,102 @@ async fn place(app: &App, cx: &Context, uid: Uuid, purchase: &Purchase) -> Resul
     app.order.place(cx, purchase.user, &place).await.map(drop)
 }
 
-/// Makes sure that an earlier attempt under the same key left nothing, and begins anew.
-async fn clear(app: &App, caller: &Caller, attempt: &mut Attempt) -> Result<()> {
-    match app.order.undo_place(&caller.context(), attempt.id()).await {
-        Ok(()) => attempt.renew().await,
-        Err(error) => {
-            submit_undo(app, caller, attempt).await?;
-            Err(pending(&error))
-        }
+/// A new attempt, after the earlier one is undone; waits for that within the user's time.
+async fn renew(app: &App, caller: &Caller, attempt: &mut Attempt) -> Result<()> {
+    if ended(app, caller, attempt.id()).await? == Some(Stage::Done) {
+        return attempt.renew().await;
     }
+    let left = attempt.clone();
+    let noted = move |conn: &mut PgConnection| Ok(left.leave_undoing(conn, order_api::NAME)?);
+    app.db.run(noted).await?;
+    let message = "an earlier attempt is still being rolled back; repeat the request later";
+    Err(Failure::unavailable(code::ROLLBACK_PENDING, message).with_dependency(order_api::NAME))
+}
+
+/// Where an undo is, at the end of the user's time at the latest. None when there is nothing to undo.
+async fn ended(app: &App, caller: &Caller, order: Uuid) -> Result<Option<Stage>> {
+    let left = caller.deadline().map_or(Duration::ZERO, Deadline::remaining);
+    Ok(app.deferred.ended(order, left.saturating_sub(MARGIN)).await?)
+}
+
+/// Nobody will undo it: that and the answer are one commit.
+async fn bought(
+    app: &App,
+    caller: &Caller,
+    attempt: &Attempt,
+    undo: Hold,
+    user: Uuid,
+) -> Result<Answer> {
+    let order_uid = attempt.id();
+    let location = format!("/api/v1/store/{user}/{order_uid}");
+    let answer = Answer::created(&Placed { order_uid }, location)?;
+    let (mine, remembered) = (attempt.clone(), answer.clone());
+    let forgotten = app.db.transaction(move |conn| {
+        if !undo.forget(conn)? {
+            return Ok(false);
+        }
+        if !mine.remember(conn, &remembered)? {
+            // They will take over the undo as well: it stays.
+            let message = "a request with this Idempotency-Key has taken over";
+            return Err(Failure::conflict(code::IDEMPOTENCY_IN_PROGRESS, message));
+        }
+        Ok(true)
+    });
+    // Whatever came of that, nobody may begin anew under the key before the undo is over.
+    attempt.leave();
+    if forgotten.await? {
+        return Ok(answer);
+    }
+    // This took longer than its lease: whoever has taken over the key goes on with the order, or it
+    // is being undone.
+    match ended(app, caller, order_uid).await? {
+        None => Ok(answer),
+        Some(Stage::Done) => Err(too_slow(code::ROLLED_BACK, "took too long and was rolled back")),
+        Some(_) => Err(too_slow(code::ROLLBACK_PENDING, "took too long and is being rolled back")),
+    }
+}
+
+fn too_slow(code: &'static str, what: &str) -> Failure {
+    Failure::unavailable(code, format!("the purchase {what}")).with_dependency(order_api::NAME)
 }
 
 /// Undoes by the id, in the background; says what has become of it within the user's time.
-async fn undo(app: &App, caller: &Caller, attempt: &Attempt, error: &CallError) -> Failure {
-    let key = match submit_undo(app, caller, attempt).await {
-        Ok(key) => key,
-        Err(lost) => return lost,
-    };
-    let left = caller.deadline().map_or(Duration::ZERO, Deadline::remaining);
-    if !app.backlog.wait(&key, left.saturating_sub(MARGIN)).await {
-        pending(error)
-    } else if error.is_refused() {
-        nothing_done(error.clone())
-    } else {
-        // Order's own words may be of a rollback that is still pending.
-        let message = format!("the purchase was rolled back: {} failed", error.dependency());
-        with_cause(code::ROLLED_BACK, message, error)
+async fn undone(
+    app: &App,
+    caller: &Caller,
+    attempt: &Attempt,
+    undo: Hold,
+    error: &CallError,
+) -> Failure {
+    if let Err(failure) = release(app, attempt, undo).await {
+        // It is undone when its lease is over.
+        tracing::warn!(order = %attempt.id(), %failure, "an undo waits for its lease");
+        return pending(error);
+    }
+    match ended(app, caller, attempt.id()).await {
+        Ok(Some(Stage::Done)) if error.is_refused() => nothing_done(error.clone()),
+        Ok(Some(Stage::Done)) => {
+            // Order's own words may be of a rollback that is still pending.
+            let message = format!("the purchase was rolled back: {} failed", error.dependency());
+            with_cause(code::ROLLED_BACK, message, error)
+        }
+        Ok(_) | Err(_) => pending(error),
     }
 }
 
-/// Has it undone in the background; returns the name by which that can be waited for.
-async fn submit_undo(app: &App, caller: &Caller, attempt: &Attempt) -> Result<String> {
-    // Before the answer goes out, with which the key would be given back.
-    match attempt.begin_undo(order_api::NAME).await {
-        // Whoever took over decides.
-        Err(lost) if lost.code() == code::IDEMPOTENCY_IN_PROGRESS => return Err(lost),
-        // Not noted: it is before the undo, in the background.
-        Err(_) | Ok(()) => {}
-    }
-    let (order, cx) = (app.order.clone(), caller.unbounded());
-    let undo = attempt.undo(order_api::NAME, move |uid| {
-        let (order, cx) = (order.clone(), cx.clone());
-        async move { order.undo_place(&cx, uid).await.map_err(UndoError::from) }
-    });
-    let key = undo.key().to_owned();
-    app.backlog.submit(undo);
-    Ok(key)
+/// Has the undo carried out now; the key is given back with its end.
+async fn release(app: &App, attempt: &Attempt, undo: Hold) -> Result<()> {
+    attempt.leave();
+    let mine = attempt.clone();
+    app.db
+        .transaction(move |conn| {
+            undo.release(conn)?;
+            mine.leave_undoing(conn, order_api::NAME)?;
+            Ok(())
+        })
+        .await?;
+    app.deferred.nudge();
+    Ok(())
 }
 
 fn pending(error: &CallError) -> Failure {

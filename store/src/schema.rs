@@ -20,6 +20,7 @@ diesel::table! {
         warranty_date -> Nullable<Timestamptz>,
         requested_at -> Timestamptz,
         decided_at -> Nullable<Timestamptz>,
+        failure -> Nullable<Text>,
     }
 }
 

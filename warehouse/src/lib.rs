@@ -17,17 +17,18 @@ pub mod schema;
 use std::future::Future;
 use std::process::ExitCode;
 
-use diesel_migrations::{EmbeddedMigrations, embed_migrations};
+use diesel_migrations::embed_migrations;
 use service::Db;
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
+use service::migrate::Schema;
 use tokio::net::TcpListener;
 use warranty_api::WarrantyClient;
 
 pub use config::Config;
 
 /// Its schema.
-pub static MIGRATIONS: EmbeddedMigrations = embed_migrations!();
+pub static MIGRATIONS: Schema = Schema::new(embed_migrations!());
 
 /// What its routes work with.
 #[derive(Clone, Debug)]
@@ -50,7 +51,7 @@ pub async fn run(
     let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
     let app = App { db: base.db.clone(), warranty: WarrantyClient::new(warranty) };
     let site =
-        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, defers: false };
+        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, deferred: None };
     boot::serve(base, site, listener, shutdown).await
 }
 

@@ -5,9 +5,9 @@ use std::future::Future;
 use std::time::Duration;
 
 use backing::postgres::testing::TestDatabase;
-use diesel_migrations::EmbeddedMigrations;
 use serde_json::{Value, json};
 use service::cli::Shutdown;
+use service::migrate::Schema;
 use service::testing::network::HttpProxy;
 use service::testing::{Call, Client, Response, TestServer, assert_envelope, config, sql, until};
 use tokio::net::TcpListener;
@@ -64,10 +64,7 @@ impl Drop for Databases {
 }
 
 /// A database of the process's cluster.
-pub(crate) async fn database(
-    name: &'static str,
-    migrations: &'static EmbeddedMigrations,
-) -> TestDatabase {
+pub(crate) async fn database(name: &'static str, migrations: &'static Schema) -> TestDatabase {
     let made = move || TestDatabase::new(name, |url| service::migrate::up(url, migrations));
     spawn_blocking(made).await.unwrap()
 }

@@ -5,13 +5,13 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use diesel::dsl::now;
+use diesel::dsl::{exists, now, select};
 use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
 use resilience::rollback::{Undo, UndoError};
 use uuid::Uuid;
 
-use super::{Found, Scope, done, find, idempotency, in_progress, until};
+use super::{Found, Scope, done, find, idempotency, in_progress, take, until};
 use crate::answer::{Answer, Memo};
 use crate::db::Db;
 use crate::failure::{Failure, code};
@@ -32,8 +32,11 @@ pub(super) enum History {
 pub struct Attempt {
     pub(super) id: Uuid,
     pub(super) history: History,
-    /// Whether somebody was handed its undo, who then gives the key back.
+    /// Whether somebody else settles the key: whoever undoes the attempt, or has remembered its
+    /// answer already.
     pub(super) handed_over: Arc<AtomicBool>,
+    /// Whether its outcome is known without the key.
+    pub(super) kept_elsewhere: Arc<AtomicBool>,
     pub(super) held: Option<Held>,
 }
 
@@ -42,6 +45,7 @@ pub(super) struct Held {
     pub(super) db: Db,
     pub(super) scope: Scope,
     pub(super) token: Uuid,
+    pub(super) fingerprint: String,
 }
 
 impl Attempt {
@@ -51,6 +55,7 @@ impl Attempt {
             id: Uuid::new_v4(),
             history: History::Fresh,
             handed_over: Arc::default(),
+            kept_elsewhere: Arc::default(),
             held: None,
         }
     }
@@ -62,6 +67,11 @@ impl Attempt {
     /// The id minted for the attempt, the same for whoever takes it over.
     pub fn id(&self) -> Uuid {
         self.id
+    }
+
+    /// Whether there is a key: without one nothing is remembered, and nobody takes over.
+    pub fn has_key(&self) -> bool {
+        self.held.is_some()
     }
 
     /// True when a crash left this attempt while it was being undone: that must be finished, and
@@ -96,26 +106,84 @@ impl Attempt {
         .await
     }
 
-    /// A new attempt under a new id, after the earlier one is known to be undone.
+    /// [`Attempt::begin_undo`] for an undo that is written down in the transaction that `conn` is
+    /// in, by which this attempt is undone whatever becomes of this process. Whoever carries it out
+    /// [gives the key back](give_back). False when somebody else has taken over.
+    ///
+    /// # Errors
+    /// What the database says.
+    pub fn leave_undoing(&self, conn: &mut PgConnection, waits_for: &str) -> QueryResult<bool> {
+        self.handed_over.store(true, Ordering::Release);
+        let Some(Held { scope, token, .. }) = &self.held else {
+            return Ok(true);
+        };
+        diesel::update(mine(scope, *token))
+            .set((
+                idempotency::state.eq("undoing"),
+                idempotency::waits_for.eq(waits_for),
+                idempotency::lease_until.eq(until(self.lease())),
+            ))
+            .execute(conn)
+            .map(|rows| rows == 1)
+    }
+
+    /// Remembers the answer in the transaction that `conn` is in, so that there is nothing between
+    /// that and what else it writes. False when somebody else has taken over.
+    ///
+    /// # Errors
+    /// What the database says; 500 when the answer can't be written down.
+    pub fn remember(&self, conn: &mut PgConnection, answer: &Answer) -> Result<bool, Failure> {
+        let Some(Held { scope, token, .. }) = &self.held else {
+            return Ok(true);
+        };
+        let rows = diesel::update(mine(scope, *token)).set(done(&Memo::success(answer))?);
+        if rows.execute(conn)? == 1 {
+            return Ok(true);
+        }
+        // Where the key was given back, nobody goes on under this attempt's id.
+        let other = find(scope).filter(idempotency::attempt.eq(self.id));
+        Ok(!select(exists(other)).get_result::<bool>(conn)?)
+    }
+
+    /// Leaves the key as it is: its answer [is remembered](Attempt::remember), or nobody knows, and
+    /// who comes with it when its lease is over is to find out.
+    pub fn leave(&self) {
+        self.handed_over.store(true, Ordering::Release);
+    }
+
+    /// The outcome is kept under an id that follows from the key, and may still change: the key is
+    /// given back, whatever is answered, and who comes with it again is to look there.
+    pub fn keep_elsewhere(&self) {
+        self.kept_elsewhere.store(true, Ordering::Release);
+    }
+
+    /// A new attempt under a new id, after the earlier one is known to be undone. Its undo may have
+    /// given the key back.
     ///
     /// # Errors
     /// 409 `idempotency_in_progress` when somebody else has taken over; 503 when the database can't
     /// be reached.
     pub async fn renew(&mut self) -> Result<(), Failure> {
         let (id, lease) = (Uuid::new_v4(), self.lease());
-        self.fenced(move |conn, row| {
-            diesel::update(row)
-                .set((
-                    idempotency::state.eq("running"),
-                    idempotency::attempt.eq(id),
-                    idempotency::waits_for.eq(None::<String>),
-                    idempotency::lease_until.eq(until(lease)),
-                ))
-                .execute(conn)
-        })
-        .await?;
+        if let Some(Held { db, scope, token, fingerprint }) = self.held.clone() {
+            let renewed = db.transaction(move |conn| {
+                let rows = diesel::update(mine(&scope, token))
+                    .set((
+                        idempotency::state.eq("running"),
+                        idempotency::attempt.eq(id),
+                        idempotency::waits_for.eq(None::<String>),
+                        idempotency::lease_until.eq(until(lease)),
+                    ))
+                    .execute(conn)?;
+                Ok(rows == 1 || take(conn, &scope, &fingerprint, id, token, lease)?)
+            });
+            if !renewed.await? {
+                return Err(in_progress());
+            }
+        }
         self.id = id;
         self.history = History::Fresh;
+        self.handed_over.store(false, Ordering::Release);
         Ok(())
     }
 
@@ -157,20 +225,27 @@ impl Attempt {
             // It is being undone, and is given back when that is done.
             return;
         }
-        let settled = match Memo::of(outcome) {
+        let memo = Memo::of(outcome).filter(|_| !self.is_kept_elsewhere());
+        let settled = match memo {
             Some(memo) => match done(&memo) {
                 Ok(done) => {
                     self.fenced(move |conn, row| diesel::update(row).set(done).execute(conn)).await
                 }
                 Err(failure) => Err(failure),
             },
-            None if self.history == History::Fresh => self.give_back().await,
+            None if self.history == History::Fresh || self.is_kept_elsewhere() => {
+                self.give_back().await
+            }
             // Its id may have had an effect before: the next one goes on under it, at once.
             None => self.let_go().await,
         };
         if let Err(error) = settled {
             tracing::warn!(%error, "an Idempotency-Key keeps its lease until that ends");
         }
+    }
+
+    fn is_kept_elsewhere(&self) -> bool {
+        self.kept_elsewhere.load(Ordering::Acquire)
     }
 
     async fn give_back(&self) -> Result<(), Failure> {
@@ -193,17 +268,25 @@ impl Attempt {
         let Some(held) = self.held.clone() else {
             return Ok(());
         };
-        let Held { db, scope, token } = held;
-        let rows = db
-            .run(move |conn| {
-                let mine = find(&scope)
-                    .filter(idempotency::token.eq(token))
-                    .filter(idempotency::state.ne("done"));
-                Ok(write(conn, mine)?)
-            })
-            .await?;
+        let Held { db, scope, token, .. } = held;
+        let rows = db.run(move |conn| Ok(write(conn, mine(&scope, token))?)).await?;
         if rows == 0 { Err(in_progress()) } else { Ok(()) }
     }
+}
+
+/// Gives back the key of an attempt that is undone, in the transaction that `conn` is in. Does
+/// nothing where there is none, or where it repeats an answer.
+///
+/// # Errors
+/// What the database says.
+pub fn give_back(conn: &mut PgConnection, attempt: Uuid) -> QueryResult<()> {
+    let of_attempt = idempotency::table.filter(idempotency::attempt.eq(attempt));
+    diesel::delete(of_attempt.filter(idempotency::state.ne("done"))).execute(conn).map(drop)
+}
+
+/// The key's row, as long as it is this holder's.
+fn mine(scope: &Scope, token: Uuid) -> Mine {
+    find(scope).filter(idempotency::token.eq(token)).filter(idempotency::state.ne("done"))
 }
 
 type Mine = diesel::dsl::Filter<

@@ -10,7 +10,8 @@
 //!   the same id, which the other systems have seen, or not, so that the effect happens once.
 //!
 //! 2xx and final refusals are remembered, for 30 days. Anything else gives the key back, so that a
-//! retry acts anew; while something is still being undone, it is kept until that is confirmed.
+//! retry acts anew; while something is still being undone, it is kept until that is confirmed. So
+//! does what [is kept elsewhere](Attempt::keep_elsewhere): an answer that is not the last word.
 
 mod attempt;
 
@@ -37,7 +38,7 @@ use crate::failure::{Failure, code};
 use crate::input::check_kind;
 use crate::observe::is_visible;
 
-pub use attempt::Attempt;
+pub use attempt::{Attempt, give_back};
 use attempt::{Held, History};
 
 /// Names the retries of one intent.
@@ -260,14 +261,16 @@ where
     };
     let fingerprint = fingerprint(content)?;
     let lease = db.lease();
-    let begun = db.transaction(move |conn| Ok(begin(conn, scope, &fingerprint, lease))).await?;
+    let sent = fingerprint.clone();
+    let begun = db.transaction(move |conn| Ok(begin(conn, scope, &sent, lease))).await?;
     let attempt = match begun? {
         Begun::Replay(memo) => return memo.replay(),
         Begun::Attempt { scope, id, token, history } => Attempt {
             id,
             history,
             handed_over: Arc::default(),
-            held: Some(Held { db: db.clone(), scope, token }),
+            kept_elsewhere: Arc::default(),
+            held: Some(Held { db: db.clone(), scope, token, fingerprint }),
         },
     };
     let outcome = op(attempt.clone()).await;

@@ -1,8 +1,10 @@
-//! `/manage/resilience`: what protects this service's calls, and an operator's hand on it.
+//! `/manage/resilience`: what protects this service's calls, and an operator's hand on it; and
+//! [`/manage/deferred`](deferred): the calls that it makes later.
 //!
 //! Every replica has breakers of its own: what is shown and what is done concerns the one that
 //! answers, and it says which one that is.
 
+pub(crate) mod deferred;
 mod view;
 
 use std::net::SocketAddr;
@@ -186,7 +188,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Local {
         Err(Failure::new(
             StatusCode::FORBIDDEN,
             code::FORBIDDEN,
-            "breakers are operated from the machine that the service runs on",
+            "a service is operated from the machine that it runs on",
         ))
     }
 }

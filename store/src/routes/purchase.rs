@@ -44,9 +44,7 @@ pub(super) async fn purchase(
     app.check_user(user).await?;
     leased(&app.db, key, &wish.clone(), async |attempt| {
         let purchase = purchasing::Purchase { user, model: wish.model, size: wish.size };
-        let order_uid = purchasing::run(&app, &caller, attempt, &purchase).await?;
-        let location = format!("/api/v1/store/{user}/{order_uid}");
-        Answer::created(&Placed { order_uid }, location)
+        purchasing::run(&app, &caller, attempt, &purchase).await
     })
     .await
 }

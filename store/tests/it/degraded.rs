@@ -177,10 +177,9 @@ async fn an_open_breaker_says_why_and_for_how_long() {
     let world = World::with(&open).await;
     let order = world.bought().await;
     // Writes have a breaker of their own.
-    world.behind.order.proxy.on("POST", DEFECT);
+    world.behind.order.proxy.on("DELETE", DEFECT);
     for _ in 0..3 {
-        let failed = world.claim(order, "x").send().await;
-        assert_blames(&failed, "dependency_unavailable", "order");
+        assert_blames(&world.refund(order).send().await, "outcome_unknown", "order");
     }
     world.behind.order.proxy.on("*", DEFECT);
     for _ in 0..3 {

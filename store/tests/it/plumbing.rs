@@ -66,7 +66,8 @@ async fn bad_input_gets_its_4xx_with_the_envelope_and_writes_nothing_and_asks_no
     assert_eq!(world.get(order).send().await.ok(), shown);
     assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
     let kept = "(SELECT count(*) FROM idempotency) + (SELECT count(*) FROM tombstones)
-        + (SELECT count(*) FROM claims) + (SELECT count(*) FROM refunds)";
+        + (SELECT count(*) FROM claims) + (SELECT count(*) FROM refunds)
+        + (SELECT count(*) FROM deferred)";
     assert_eq!(world.store.number(kept), 0);
 }
 
@@ -97,7 +98,14 @@ async fn input_at_its_bounds_is_accepted() {
 #[tokio::test]
 async fn breakers_are_shown_and_operated_from_this_machine() {
     let world = World::start().await;
-    let breakers = &["order/read", "order/write", "warehouse", "warranty"];
+    let breakers = &[
+        "deferred/claim",
+        "deferred/undo-purchase",
+        "order/read",
+        "order/write",
+        "warehouse",
+        "warranty",
+    ];
     operator::breakers_are_operated(&world.client, "store", breakers).await;
 }
 
@@ -133,6 +141,10 @@ async fn it_answers_as_every_service_does() {
             ("/api/v1/store/{userUid}/purchase", &["post"]),
             ("/api/v1/store/{userUid}/{orderUid}/refund", &["delete"]),
             ("/api/v1/store/{userUid}/{orderUid}/warranty", &["get", "post"]),
+            ("/manage/deferred", &["get"]),
+            ("/manage/deferred/{id}", &["get"]),
+            ("/manage/deferred/{id}/retry", &["post"]),
+            ("/manage/deferred/{id}/discard", &["post"]),
         ],
     )
     .await;

@@ -5,7 +5,7 @@ use service::testing::{assert_envelope, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, bought};
+use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, bought, met, served};
 
 /// Waits until purchases work again.
 async fn can_buy(world: &World) -> Uuid {
@@ -125,4 +125,68 @@ async fn of_forty_purchases_at_once_as_many_succeed_as_there_are_items() {
     assert_eq!((world.behind.effects(), world.behind.left()), ((10, 10, 10), 0));
     let list = world.list().send().await;
     assert_eq!(list.header("x-total-count"), Some("10"));
+}
+
+/// Calls in the ledger, whatever became of them.
+const UNDOS: &str = "SELECT count(*) FROM deferred WHERE kind = 'undo-purchase'";
+
+#[tokio::test]
+async fn a_purchase_that_is_bought_or_refused_leaves_no_undo_behind() {
+    let world = World::start().await;
+    bought(&world.purchase().send().await);
+    bought(&world.purchase().key("k").send().await);
+    world.behind.stock("M", 0);
+    assert_envelope(&world.purchase().send().await, 409, "sold_out");
+    assert_eq!(world.store.number(UNDOS), 0);
+}
+
+#[tokio::test]
+async fn a_purchase_that_outlives_its_undos_lease_is_undone_and_not_201() {
+    let world = World::start().await;
+    for key in [None, Some("k")] {
+        let held = world.behind.order.proxy.once("POST", Act::HoldAnswer);
+        let purchase = world.purchase();
+        let purchase = key.map_or_else(|| purchase.clone(), |key| purchase.clone().key(key));
+        let slow = tokio::spawn(purchase.send());
+        served(&held).await;
+        assert_eq!(world.behind.effects(), (1, 1, 1));
+        // As if its process had been frozen since.
+        world.store.execute("UPDATE deferred SET lease_until = now() - interval '1 second'");
+        world.behind.is_as_before().await;
+        held.release();
+        let answer = slow.await.unwrap();
+        assert_blames(&answer, "rolled_back", "order");
+        world.nothing_was_bought().await;
+        assert_eq!(world.store.number("SELECT count(*) FROM idempotency"), 0, "given back");
+    }
+    let order = bought(&world.purchase().key("k").send().await);
+    assert_eq!(world.get(order).send().await.ok()["status"], "PAID");
+}
+
+#[tokio::test]
+async fn while_a_purchase_is_being_undone_its_key_says_so_and_then_buys_under_a_new_id() {
+    let world = World::with(SHORT).await;
+    let held = world.behind.order.proxy.once("POST", Act::HoldAnswer);
+    let lost = tokio::spawn(world.purchase().key("k").send());
+    served(&held).await;
+    // Its process is gone, and both leases are over; the undo is on its way, and gets nowhere.
+    let undo = world.behind.order.proxy.on("DELETE", Act::Hang);
+    world.store.execute("UPDATE deferred SET lease_until = now() - interval '1 second'");
+    met(&undo).await;
+    world.store.execute("UPDATE idempotency SET lease_until = now() - interval '1 second'");
+    for _ in 0..2 {
+        let pending = world.purchase().key("k").send().await;
+        assert_blames(&pending, "rollback_pending", "order");
+    }
+    assert_eq!(world.behind.effects(), (1, 1, 1), "nothing was begun anew");
+    held.release();
+    assert_ne!(lost.await.unwrap().status, 201);
+    world.behind.order.proxy.heal();
+    let order = until(SOON, "bought anew", async || {
+        let answer = world.purchase().key("k").send().await;
+        (answer.status == 201).then(|| bought(&answer))
+    })
+    .await;
+    assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
+    assert_eq!(bought(&world.purchase().key("k").send().await), order);
 }

@@ -22,7 +22,7 @@ fn migrations_go_up_and_down_and_up_again() {
         migrate::up(url, &MIGRATIONS).unwrap();
         // Also when there is nothing to do.
         migrate::up(url, &MIGRATIONS).unwrap();
-        assert_eq!(sql::number(url, TABLES), 5);
+        assert_eq!(sql::number(url, TABLES), 6);
         migrate::down(url, &MIGRATIONS).unwrap();
         assert_eq!(sql::number(url, TABLES), 0);
     }
@@ -53,10 +53,17 @@ fn constraints_hold_in_the_database_as_well() {
              requested_at) VALUES (gen_random_uuid(), gen_random_uuid(), {values}, now())"
         )
     };
+    let failed = |failure: &str| {
+        format!(
+            "INSERT INTO claims (claim_uid, order_uid, user_uid, reason, requested_at, status,
+             failure) VALUES (gen_random_uuid(), gen_random_uuid(), '{user}', 'x', now(), {failure})"
+        )
+    };
     for accepted in [
         format!("INSERT INTO users (name, user_uid) VALUES ('Alex', '{user}')"),
         claim(&format!("'{user}', 'DECIDED', 'RETURN', 'x'")),
         claim(&format!("'{user}', 'QUEUED', NULL, 'x'")),
+        failed("'FAILED', 'no'"),
         format!("INSERT INTO refunds (order_uid, user_uid) VALUES ('{user}', '{user}')"),
     ] {
         sql::execute(url, &accepted).unwrap_or_else(|error| panic!("{accepted}: {error}"));
@@ -68,6 +75,8 @@ fn constraints_hold_in_the_database_as_well() {
         "INSERT INTO users (name, user_uid) VALUES (NULL, gen_random_uuid())".to_owned(),
         claim("gen_random_uuid(), 'QUEUED', NULL, 'x'"),
         claim(&format!("'{user}', 'OPEN', NULL, 'x'")),
+        failed("'FAILED', NULL"),
+        failed("'QUEUED', 'no'"),
         claim(&format!("'{user}', 'DECIDED', NULL, 'x'")),
         claim(&format!("'{user}', 'QUEUED', 'RETURN', 'x'")),
         claim(&format!("'{user}', 'DECIDED', 'MAYBE', 'x'")),

@@ -3,7 +3,9 @@
 
 use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
+use service::testing::network::Rule;
 use service::testing::{Call, Client, Response, config, sql};
+use tokio::time::timeout;
 use uuid::Uuid;
 
 use crate::systems::{self, Party, uid};
@@ -173,6 +175,16 @@ impl World {
         assert_eq!(list.header("x-total-count"), Some("0"));
         assert_eq!(list.ok(), json!([]));
     }
+}
+
+/// Waits until a request has met with this.
+pub(crate) async fn met(rule: &Rule) {
+    timeout(SOON, rule.until_hits(1)).await.expect("a request meets with it");
+}
+
+/// Waits until a request that met with this was carried out.
+pub(crate) async fn served(rule: &Rule) {
+    timeout(SOON, rule.until_served(1)).await.expect("a request is carried out");
 }
 
 /// The order of a purchase that must be 201.

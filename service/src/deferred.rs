@@ -1,0 +1,184 @@
+//! Calls that a service makes later: from configuration to a runtime, what travels with a call, and
+//! what the failure of a peer means for one.
+
+use std::fmt;
+use std::time::Duration;
+
+use http::{HeaderName, HeaderValue, StatusCode};
+use resilience::Breaker;
+use resilience::deferred::{Attempt, Builder, Deferral, Deferred, Handler, HandlerError};
+use resilience::http::{CallError, Context, ErrorKind};
+use resilience::registry::{Key, RegistryFull};
+use url::Url;
+use uuid::Uuid;
+
+use crate::boot::Base;
+use crate::config::Reader;
+use crate::failure::{Failure, Result, code};
+use crate::observe::Caller;
+
+/// What the breakers of kinds are a class of: they stand before work, not before a system.
+pub(crate) const KINDS: &str = "deferred";
+
+/// How deferred calls are carried.
+///
+/// | variable | default | meaning |
+/// |---|---|---|
+/// | `AMQP_URL` | none | RabbitMQ: `amqp://user:password@host:port/vhost`, or `amqps://…`; without it the database alone does the work |
+/// | `BREAKER_FAILURES` | 3 | failures in a row that open a kind's breaker |
+/// | `BREAKER_OPEN_MS` | 6000 | wait until one call probes |
+#[derive(Clone)]
+pub struct DeferredConfig {
+    /// Where RabbitMQ is. It holds a password.
+    amqp_url: Option<String>,
+    failures: u32,
+    open_for: Duration,
+}
+
+impl fmt::Debug for DeferredConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("DeferredConfig")
+            .field("has_broker", &self.amqp_url.is_some())
+            .field("failures", &self.failures)
+            .field("open_for", &self.open_for)
+            .finish_non_exhaustive()
+    }
+}
+
+impl DeferredConfig {
+    /// Reads the variables of the table above.
+    pub fn read(reader: &mut Reader) -> Self {
+        let looks_like = "an address such as amqp://user:password@127.0.0.1:5672/vhost";
+        Self {
+            amqp_url: reader.optional("AMQP_URL", looks_like, |text| {
+                let url = Url::parse(text).ok()?;
+                let usable = matches!(url.scheme(), "amqp" | "amqps") && url.has_host();
+                usable.then(|| text.to_owned())
+            }),
+            failures: reader.number("BREAKER_FAILURES", 3, 1..=1000),
+            open_for: reader.millis("BREAKER_OPEN_MS", 6000),
+        }
+    }
+}
+
+impl Base {
+    /// Begins to put the runtime of this service's deferred calls together. It is named as the
+    /// service is, and ends within the time that a shutdown waits.
+    pub fn deferred(&self, config: &DeferredConfig) -> Builder {
+        let builder = Deferred::builder(self.db.clone())
+            .app(self.config.name)
+            .drain(self.config.shutdown_timeout);
+        match &config.amqp_url {
+            Some(address) => builder.amqp(address),
+            None => builder,
+        }
+    }
+
+    /// The breaker of a kind, whose calls take so long at most. It is shown and operated with those
+    /// of the peers, as `deferred/<kind>`.
+    ///
+    /// # Errors
+    /// When there are more breakers than a process should have.
+    pub fn kind_breaker<H: Handler>(
+        &self,
+        config: &DeferredConfig,
+        timeout: Duration,
+    ) -> std::result::Result<Breaker, RegistryFull> {
+        self.registry.breaker(&Key::new(KINDS).class(H::KIND), |breaker| {
+            breaker
+                .consecutive_failures(config.failures)
+                .open_for(config.open_for)
+                // As for peers: what has healed is found out about soon.
+                .longest_open(config.open_for)
+                .probe_lease(timeout * 2)
+                .slow_call(timeout)
+        })
+    }
+}
+
+/// A call on behalf of a request, with the ids that travel with it.
+///
+/// # Errors
+/// 500 when the payload can't be written as JSON.
+pub fn call<H: Handler>(caller: &Caller, id: Uuid, payload: &H::Payload) -> Result<Deferral> {
+    let call = Deferral::new::<H>(id, payload).map_err(Failure::internal)?;
+    Ok(caller.ids().into_iter().fold(call, |call, (name, value)| match value.to_str() {
+        Ok(text) => call.with_context(name.as_str(), text),
+        Err(_) => call,
+    }))
+}
+
+/// For the calls of an attempt: with the ids of the request that it is from, and within its time.
+pub fn context<P>(attempt: &Attempt<P>) -> Context {
+    let context = Context::new().with_deadline(attempt.deadline);
+    attempt.context.iter().fold(context, |context, (name, value)| {
+        match (name.parse::<HeaderName>(), HeaderValue::from_str(value)) {
+            (Ok(name), Ok(value)) => context.with_header(name, value),
+            _ => context,
+        }
+    })
+}
+
+/// What follows from the failure of a call to a peer for the call that was deferred.
+///
+/// A business answer is final, and is written down as [`Failure::read`] reads it. A 500 that the
+/// peer itself calls a defect may be about this one call, and counts against it. Everything else,
+/// rubbish of something in between included, passes when the system is back.
+pub fn failed(error: &CallError) -> HandlerError {
+    let (reason, retry_after) = (error.to_string(), error.retry_after());
+    match error.kind() {
+        ErrorKind::Refused(_) => {
+            HandlerError::Permanent { reason: Failure::from(error.clone()).to_string() }
+        }
+        ErrorKind::Unavailable(said)
+            if said.status == StatusCode::INTERNAL_SERVER_ERROR
+                && said.code.as_deref() == Some(code::INTERNAL) =>
+        {
+            HandlerError::Failed { reason }
+        }
+        ErrorKind::Invalid(_) => HandlerError::Failed { reason },
+        ErrorKind::Busy(_)
+        | ErrorKind::BulkheadFull(_)
+        | ErrorKind::DeadlineExceeded
+        | ErrorKind::TimedOut { inherited: true, .. } => {
+            HandlerError::NotYet { reason, retry_after }
+        }
+        ErrorKind::Unavailable(said) if said.code.as_deref() == Some(code::DEADLINE_EXCEEDED) => {
+            HandlerError::NotYet { reason, retry_after }
+        }
+        ErrorKind::Rejected(_)
+        | ErrorKind::Connect(_)
+        | ErrorKind::TimedOut { .. }
+        | ErrorKind::Lost(_)
+        | ErrorKind::Unreadable(_)
+        | ErrorKind::Downstream(_)
+        | ErrorKind::Unavailable(_) => HandlerError::Unavailable { reason, retry_after },
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn read(url: &str) -> std::result::Result<DeferredConfig, String> {
+        let variables = [("AMQP_URL".to_owned(), url.to_owned())];
+        let mut reader = Reader::from_variables(variables).unwrap();
+        let config = DeferredConfig::read(&mut reader);
+        reader.finish(Some(config)).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_brokers_address_is_optional_and_a_wrong_one_is_named_and_not_repeated() {
+        assert!(read("").unwrap().amqp_url.is_none());
+        for good in ["amqp://u:geheim@127.0.0.1:5672/v", "amqps://host/%2f", "amqp://[::1]:5672"] {
+            let config = read(good).unwrap();
+            assert_eq!(config.amqp_url.as_deref(), Some(good));
+            assert!(!format!("{config:?}").contains("geheim"));
+        }
+        for bad in ["geheim", "http://u:geheim@host", "amqp:///geheim", "amqp://u:geheim@:5672"] {
+            let error = read(bad).unwrap_err();
+            assert!(error.contains("AMQP_URL should be an address such as amqp://"), "{error}");
+            assert!(!error.contains("geheim"), "{error}");
+        }
+    }
+}

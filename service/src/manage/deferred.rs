@@ -1,0 +1,312 @@
+//! `/manage/deferred`: the calls that a service makes later, and an operator's hand on them.
+//!
+//! They are in the service's database: what is shown and done concerns all replicas. What a call
+//! needs to know is a user's, so all of it is shown on this machine only.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use chrono::{DateTime, Utc};
+use http::request::Parts;
+use resilience::deferred::{self, Broker, Deferred, KindSnapshot, OperatorError, Stage};
+use serde::Serialize;
+use serde_json::Value;
+use serde_json::value::RawValue;
+use utoipa::ToSchema;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+use uuid::Uuid;
+
+use super::Local;
+use super::view::rfc3339;
+use crate::failure::{Detail, Failure, Result, code};
+use crate::health::Status;
+use crate::input::{Ids, pairs, refuse};
+
+/// Calls that are shown, unless the operator asks for more or fewer, and at the most.
+const SHOWN: u32 = 100;
+const MOST: u32 = 1000;
+
+/// Its routes, with their state.
+pub(crate) fn routes(deferred: Deferred) -> OpenApiRouter {
+    OpenApiRouter::new()
+        .routes(routes!(list))
+        .routes(routes!(show))
+        .routes(routes!(retry))
+        .routes(routes!(discard))
+        .with_state(deferred)
+}
+
+/// The deferred calls of a service.
+#[derive(Debug, Serialize, ToSchema)]
+struct Ledger {
+    /// Who carries them: RabbitMQ, or the database alone.
+    broker: Status,
+    /// How many there are of each kind that are not done.
+    kinds: Vec<Depth>,
+    /// Those that were asked for, the newest first.
+    calls: Vec<Call>,
+}
+
+/// How many calls of a kind there are that are not done.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Depth {
+    kind: String,
+    /// Calls that wait.
+    pending: u64,
+    /// Calls that the broker has.
+    sent: u64,
+    /// Calls that are being made.
+    running: u64,
+    /// Calls that were given up, or discarded.
+    parked: u64,
+    /// Milliseconds since the oldest that has not ended was accepted.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    oldest_ms: Option<u64>,
+}
+
+impl From<KindSnapshot> for Depth {
+    fn from(kind: KindSnapshot) -> Self {
+        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            kind: kind.kind,
+            pending: kind.pending,
+            sent: kind.sent,
+            running: kind.running,
+            parked: kind.parked,
+            oldest_ms: kind.oldest.map(millis),
+        }
+    }
+}
+
+/// A deferred call.
+#[derive(Debug, Serialize, ToSchema)]
+#[serde(rename_all = "camelCase")]
+struct Call {
+    /// Also its idempotency key.
+    id: Uuid,
+    kind: String,
+    /// `pending`, `sent`, `running`, `done` or `parked`.
+    #[schema(value_type = String)]
+    state: Stage,
+    /// How often it was begun.
+    attempts: u32,
+    /// How many of these count against its limit.
+    strikes: u32,
+    /// When it is due, or was.
+    not_before: String,
+    created_at: String,
+    /// When the broker took it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    sent_at: Option<String>,
+    /// When it was last begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    started_at: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    ended_at: Option<String>,
+    /// When an operator discarded it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    discarded_at: Option<String>,
+    /// What went wrong first.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    first_error_at: Option<String>,
+    /// What went wrong last: of a parked one, why it was given up.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    last_error_at: Option<String>,
+}
+
+/// A deferred call with all that is known of it.
+#[derive(Debug, Serialize, ToSchema)]
+struct Detailed {
+    #[serde(flatten)]
+    call: Call,
+    /// What the call needs to know, as it was deferred.
+    payload: Value,
+    /// What travels with it: a request's id, a trace.
+    context: Value,
+}
+
+impl From<deferred::Entry> for Detailed {
+    fn from(entry: deferred::Entry) -> Self {
+        // A number that fits in no type of ours is shown as the text that it is.
+        let value = |raw: &RawValue| {
+            serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::String(raw.get().to_owned()))
+        };
+        Self { payload: value(&entry.payload), context: value(&entry.context), call: entry.into() }
+    }
+}
+
+impl From<deferred::Entry> for Call {
+    fn from(entry: deferred::Entry) -> Self {
+        let text = |time: DateTime<Utc>| rfc3339(time.into());
+        Self {
+            id: entry.id,
+            kind: entry.kind,
+            state: entry.stage,
+            attempts: entry.attempts,
+            strikes: entry.strikes,
+            not_before: text(entry.not_before),
+            created_at: text(entry.created_at),
+            sent_at: entry.sent_at.map(text),
+            started_at: entry.started_at.map(text),
+            ended_at: entry.ended_at.map(text),
+            discarded_at: entry.discarded_at.map(text),
+            first_error: entry.first_error,
+            first_error_at: entry.first_error_at.map(text),
+            last_error: entry.last_error,
+            last_error_at: entry.last_error_at.map(text),
+        }
+    }
+}
+
+/// Which calls are asked for.
+struct Filter(deferred::Filter);
+
+impl<S: Send + Sync> FromRequestParts<S> for Filter {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        let mut filter = deferred::Filter::new().limit(SHOWN);
+        let mut wrong = Vec::new();
+        for (field, value) in pairs(parts) {
+            match field.as_str() {
+                "state" => match value.parse::<Stage>() {
+                    Ok(stage) => filter = filter.stage(stage),
+                    Err(stages) => {
+                        wrong.push(Detail { field, message: format!("must be {stages}") });
+                    }
+                },
+                "kind" if is_name(&value) => filter = filter.kind(value),
+                "kind" => wrong.push(Detail { field, message: "must be a kind's name".to_owned() }),
+                "limit" => match value.parse().ok().filter(|n| (1..=MOST).contains(n)) {
+                    Some(limit) => filter = filter.limit(limit),
+                    None => {
+                        let message = format!("must be a whole number from 1 to {MOST}");
+                        wrong.push(Detail { field, message });
+                    }
+                },
+                _ => {}
+            }
+        }
+        refuse(wrong)?;
+        Ok(Self(filter))
+    }
+}
+
+fn is_name(text: &str) -> bool {
+    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_.".contains(&c);
+    (1..=100).contains(&text.len()) && text.bytes().all(fits)
+}
+
+/// How many calls wait, and those that have not ended or are parked: the newest 100, unless
+/// something else is asked for. From this machine only.
+#[utoipa::path(
+    get, path = "/manage/deferred", tag = "manage",
+    params(
+        ("state" = Option<String>, Query,
+            description = "`pending`, `sent`, `running`, `done` or `parked`, discarded ones too"),
+        ("kind" = Option<String>, Query, description = "Only calls of this kind"),
+        ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Default 100")),
+    responses(
+        (status = 200, description = "The calls", body = Ledger),
+        (status = 400, description = "No such state", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+    ),
+)]
+async fn list(
+    _: Local,
+    State(deferred): State<Deferred>,
+    Filter(filter): Filter,
+) -> Result<Json<Ledger>> {
+    let (seen, calls) = tokio::try_join!(deferred.snapshot(), deferred.list(filter))?;
+    Ok(Json(Ledger {
+        broker: seen.broker.into(),
+        kinds: seen.kinds.into_iter().map(Depth::from).collect(),
+        calls: calls.into_iter().map(Call::from).collect(),
+    }))
+}
+
+/// One call, with what it needs to know. From this machine only.
+#[utoipa::path(
+    get, path = "/manage/deferred/{id}", tag = "manage",
+    params(("id" = Uuid, Path, description = "The call")),
+    responses(
+        (status = 200, description = "The call", body = Detailed),
+        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 404, description = "No such call", body = crate::failure::ErrorBody),
+    ),
+)]
+async fn show(
+    _: Local,
+    State(deferred): State<Deferred>,
+    Ids([id]): Ids<1>,
+) -> Result<Json<Detailed>> {
+    let found = deferred.get(id).await?;
+    Ok(Json(found.ok_or_else(|| refused(OperatorError::Unknown))?.into()))
+}
+
+/// Has a parked call made again, or one that waits made now. From this machine only.
+#[utoipa::path(
+    post, path = "/manage/deferred/{id}/retry", tag = "manage",
+    params(("id" = Uuid, Path, description = "The call")),
+    responses(
+        (status = 200, description = "It is on its way", body = Detailed),
+        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 404, description = "No such call", body = crate::failure::ErrorBody),
+        (status = 409, description = "`wrong_state`: it is neither parked nor pending",
+            body = crate::failure::ErrorBody),
+    ),
+)]
+async fn retry(
+    local: Local,
+    State(deferred): State<Deferred>,
+    ids: Ids<1>,
+) -> Result<Json<Detailed>> {
+    deferred.retry(ids.0[0]).await.map_err(refused)?;
+    show(local, State(deferred), ids).await
+}
+
+/// Gives a call up that waits, or marks a parked one as seen to. From this machine only.
+#[utoipa::path(
+    post, path = "/manage/deferred/{id}/discard", tag = "manage",
+    params(("id" = Uuid, Path, description = "The call")),
+    responses(
+        (status = 200, description = "It is discarded", body = Detailed),
+        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 404, description = "No such call", body = crate::failure::ErrorBody),
+        (status = 409, description = "`wrong_state`: it is being made, or done",
+            body = crate::failure::ErrorBody),
+    ),
+)]
+async fn discard(
+    local: Local,
+    State(deferred): State<Deferred>,
+    ids: Ids<1>,
+) -> Result<Json<Detailed>> {
+    deferred.discard(ids.0[0]).await.map_err(refused)?;
+    show(local, State(deferred), ids).await
+}
+
+fn refused(error: OperatorError) -> Failure {
+    match error {
+        OperatorError::Database(error) => error.into(),
+        OperatorError::Unknown => Failure::not_found(code::NOT_FOUND, error.to_string()),
+        _ => Failure::conflict(code::WRONG_STATE, error.to_string()),
+    }
+}
+
+impl From<Broker> for Status {
+    fn from(broker: Broker) -> Self {
+        match broker {
+            Broker::Work => Self::Work,
+            Broker::Down => Self::Down,
+            Broker::Absent => Self::Absent,
+        }
+    }
+}

@@ -11,7 +11,10 @@ use crate::world::{Part, World};
 /// The broker is missed and found again within this.
 const NOTICED: Duration = Duration::from_secs(45);
 /// What was accepted is carried out within this of the last repair.
-const CARRIED: Duration = Duration::from_secs(60);
+const CARRIED: Duration = Duration::from_mins(1);
+
+/// Something that happens to the broker.
+type Step = fn(&TestBroker);
 
 async fn broker_is(world: &World, expected: &str) {
     let store = world.client(Part::Store);
@@ -30,7 +33,6 @@ async fn deferred(world: &World) -> Value {
 async fn store_sells_whatever_becomes_of_its_broker_and_takes_it_back() {
     let world = World::plan().broker().start().await;
     broker_is(&world, "Work").await;
-    type Step = fn(&TestBroker);
     let ways: [(&str, Step, Step); 4] = [
         ("killed", TestBroker::kill, TestBroker::start),
         ("stopped", TestBroker::stop, TestBroker::start),

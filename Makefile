@@ -12,7 +12,7 @@ prerequisites: ## install what is missing (Debian packages)
 	@scripts/prerequisites
 
 .PHONY: test
-test: prerequisites ## all tests but the long ones, on real PostgreSQL
+test: prerequisites ## all tests but the long ones, on real PostgreSQL and RabbitMQ
 	$(CARGO) test --workspace --all-features
 
 .PHONY: nightly

@@ -2,6 +2,7 @@
 
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
 
+mod broker;
 mod chaos;
 mod database;
 mod faults;

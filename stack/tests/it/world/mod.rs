@@ -15,6 +15,7 @@ use std::time::Duration;
 
 use backing::port;
 use backing::postgres::testing::{TestCluster, TestDatabase};
+use backing::rabbitmq::testing::{Queue, TestBroker, TestVhost};
 use nix::sys::signal::Signal;
 use service::testing::network::{HttpProxy, Rule};
 use service::testing::{Client, sql};
@@ -87,6 +88,7 @@ pub(crate) struct Plan {
     proxied: Vec<Part>,
     variables: Vec<(String, String)>,
     own_postgres: bool,
+    broker: bool,
 }
 
 impl Plan {
@@ -120,6 +122,13 @@ impl Plan {
         self
     }
 
+    /// With a RabbitMQ that the test may stop, kill, freeze and wipe, and that carries Store's
+    /// deferred calls. Without this they run from Store's database.
+    pub(crate) fn broker(mut self) -> Self {
+        self.broker = true;
+        self
+    }
+
     /// Starts all of it, and waits until it is ready.
     pub(crate) async fn start(self) -> World {
         let replicas = self.replicas.max(1);
@@ -129,12 +138,17 @@ impl Plan {
             let cluster = cluster.as_ref().unwrap_or_else(|| TestCluster::shared());
             cluster.database(&format!("e2e_{}", part.name()), |url| prepare(part, url))
         });
+        let broker = self.broker.then(|| {
+            let broker = TestBroker::dedicated();
+            (broker.vhost(), broker)
+        });
         let folder = tempfile::tempdir().unwrap();
         let mut world = World {
             processes: Vec::new(),
             proxies: Vec::new(),
             databases,
             cluster,
+            broker,
             folder,
             next: AtomicUsize::new(0),
             _turn: turn,
@@ -150,6 +164,9 @@ impl Plan {
             let mut variables = self.variables.clone();
             let mut set = |name: String, value: String| variables.push((name, value));
             set("DATABASE_URL".to_owned(), world.databases[part as usize].url().to_owned());
+            if let (Part::Store, Some((vhost, _))) = (part, &world.broker) {
+                set("AMQP_URL".to_owned(), vhost.url().to_owned());
+            }
             for dependency in part.dependencies() {
                 let crossed = (replica + part as usize + *dependency as usize) % replicas;
                 let url = match world.find_proxy(*dependency) {
@@ -192,6 +209,7 @@ pub(crate) struct World {
     proxies: Vec<(Part, HttpProxy)>,
     databases: [TestDatabase; 4],
     cluster: Option<TestCluster>,
+    broker: Option<(TestVhost, TestBroker)>,
     folder: TempDir,
     next: AtomicUsize,
     _turn: SemaphorePermit<'static>,
@@ -240,6 +258,23 @@ impl World {
     /// The PostgreSQL of this world alone.
     pub(crate) fn postgres(&self) -> &TestCluster {
         self.cluster.as_ref().unwrap()
+    }
+
+    /// The RabbitMQ of this world alone: its [`TestBroker`] can be stopped, killed, frozen, wiped.
+    pub(crate) fn broker(&self) -> &TestBroker {
+        &self.broker.as_ref().expect("the plan has a broker").1
+    }
+
+    /// What the store's queues hold, by RabbitMQ's own tool.
+    pub(crate) fn queues(&self) -> Vec<Queue> {
+        let (vhost, broker) = self.broker.as_ref().expect("the plan has a broker");
+        broker.queues(vhost.name())
+    }
+
+    /// Deletes one of them with what is in it: `false` if there was none.
+    pub(crate) fn delete_queue(&self, name: &str) -> bool {
+        let (vhost, broker) = self.broker.as_ref().expect("the plan has a broker");
+        broker.delete_queue(vhost.name(), name)
     }
 
     pub(crate) fn database(&self, part: Part) -> &str {
@@ -316,6 +351,10 @@ impl Drop for World {
         if let Some(cluster) = &self.cluster {
             // Its databases are dropped by asking it.
             cluster.thaw();
+        }
+        if let Some((_, broker)) = &self.broker {
+            // Store ends by closing its connections.
+            broker.thaw();
         }
         // Before their databases, which `Drop` of the fields would be too, one after the other.
         self.processes.clear();

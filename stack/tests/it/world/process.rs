@@ -74,6 +74,8 @@ impl Process {
         let mut command = Command::new(env!("CARGO_BIN_EXE_stack"));
         // Held until its guardian watches.
         command.args(["service", "--held", self.part.name(), "serve"]);
+        // Whoever is to have one is given its own.
+        command.env_remove("AMQP_URL");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.env("PORT", self.port.to_string()).env_remove("CONFIG_PATH");
         // Out of reach of the terminal's Ctrl-C, as the guardian: that ends the test, and the test

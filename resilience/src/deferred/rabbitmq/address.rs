@@ -35,8 +35,7 @@ impl Address {
             Some(Host::Ipv4(address)) => address.to_string(),
             Some(Host::Ipv6(address)) => address.to_string(),
         };
-        let mut uri: AMQPUri =
-            address.parse().map_err(|_| wrong("part of it can't be decoded"))?;
+        let mut uri: AMQPUri = address.parse().map_err(|_| wrong("part of it can't be decoded"))?;
         if uri.vhost.len() > SHORT {
             return Err(wrong("its virtual host has too long a name"));
         }

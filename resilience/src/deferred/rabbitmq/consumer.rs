@@ -177,7 +177,10 @@ impl Consumer {
     async fn read(&self, delivery: &Delivery) -> Option<Message> {
         let message = Message::read(&delivery.data);
         if message.is_none() {
-            tracing::error!(kind = self.kind.name, "a message that isn't ours goes to the parked queue");
+            tracing::error!(
+                kind = self.kind.name,
+                "a message that isn't ours goes to the parked queue"
+            );
             let rejecting = delivery.reject(BasicRejectOptions { requeue: false });
             let _ = timeout(ANSWER, rejecting).await;
         }

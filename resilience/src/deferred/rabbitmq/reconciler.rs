@@ -58,10 +58,8 @@ impl Reconciler {
 
     /// Has all rows published again that were sent so long ago, but for as many as still wait.
     async fn recall(&self, kind: &'static str, older_than: Duration, but: i64) {
-        let recalling = self
-            .shared
-            .door
-            .run(move |conn| ledger::recall(conn, kind, older_than, but, LIMIT));
+        let recalling =
+            self.shared.door.run(move |conn| ledger::recall(conn, kind, older_than, but, LIMIT));
         // The ledger being away is seen, and told, by whoever needs it.
         if let Ok(Ok(rows @ 1..)) = timeout(ANSWER, recalling).await {
             tracing::warn!(kind, rows, "the broker has lost messages: they are published again");

@@ -23,7 +23,8 @@ async fn calls_of_all_kinds_are_carried_by_the_broker_and_leave_nothing_behind()
         rows: i64,
     }
     let sent: Sent = rig.sql(|conn| {
-        sql_query("SELECT count(*) AS rows FROM deferred WHERE sent_at IS NOT NULL").get_result(conn)
+        sql_query("SELECT count(*) AS rows FROM deferred WHERE sent_at IS NOT NULL")
+            .get_result(conn)
     });
     // A fast handler has ended what its sender hasn't marked yet: few do.
     assert!(sent.rows > 0, "nothing went through the broker");
@@ -79,8 +80,7 @@ async fn a_message_delivered_a_hundred_times_has_one_effect() {
         #[diesel(sql_type = SqlUuid)]
         token: Uuid,
     }
-    let Token { token } =
-        rig.sql(|conn| sql_query("SELECT token FROM deferred").get_result(conn));
+    let Token { token } = rig.sql(|conn| sql_query("SELECT token FROM deferred").get_result(conn));
     let message = format!(r#"{{"id":"{id}","token":"{token}"}}"#);
     let (_connection, channel) = rig.channel().await;
     // Half of them while it runs, half when it is over.

@@ -19,12 +19,8 @@ async fn a_publish_that_finds_no_queue_is_not_taken_for_sent_and_arrives_later()
     running.deferred.breaker::<Works>().force_open();
     running.deferred.breaker::<Others>().force_open();
     let (_connection, channel) = rig.channel().await;
-    let unbound = channel.queue_unbind(
-        WORK.into(),
-        "shop.v1".into(),
-        "work".into(),
-        FieldTable::default(),
-    );
+    let unbound =
+        channel.queue_unbind(WORK.into(), "shop.v1".into(), "work".into(), FieldTable::default());
     unbound.await.unwrap();
     let mixed = rig.defer(50).len() + rig.defer_all::<Others>(50).len();
     running.deferred.nudge();

@@ -8,11 +8,13 @@ use std::time::Duration;
 use backing::postgres::testing::TestDatabase;
 use backing::rabbitmq::testing::{Queue, TestBroker, TestVhost};
 use diesel::connection::SimpleConnection as _;
-use diesel::r2d2::{ConnectionManager, Pool};
-use diesel::sql_types::{BigInt, Text, Uuid as SqlUuid};
-use diesel::{Connection as _, PgConnection, QueryResult, QueryableByName, RunQueryDsl as _, sql_query};
 use diesel::migration::{Migration, MigrationSource};
 use diesel::pg::Pg;
+use diesel::r2d2::{ConnectionManager, Pool};
+use diesel::sql_types::{BigInt, Text, Uuid as SqlUuid};
+use diesel::{
+    Connection as _, PgConnection, QueryResult, QueryableByName, RunQueryDsl as _, sql_query,
+};
 use diesel_migrations::MigrationHarness as _;
 use lapin::options::BasicPublishOptions;
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
@@ -328,10 +330,7 @@ impl Rig {
 pub(super) async fn put(channel: &Channel, queue: &str, body: &[u8]) {
     let options = BasicPublishOptions::default();
     let properties = BasicProperties::default().with_delivery_mode(2);
-    channel
-        .basic_publish("".into(), queue.into(), options, body, properties)
-        .await
-        .unwrap();
+    channel.basic_publish("".into(), queue.into(), options, body, properties).await.unwrap();
 }
 
 /// Until it is so, bounded. What only a query tells is asked for every 20 ms.

@@ -2,7 +2,7 @@
 //!
 //! Who may act on a row is told by its token. Each step that somebody takes on a row names the token
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
-//! database's.
+//! database's: as a question of its own, or no index would be asked about a moment that passes.
 
 mod operators;
 
@@ -164,8 +164,8 @@ pub(super) fn claim_due(
              lease_until = clock_timestamp() + $4 * interval '1 microsecond'
          WHERE id IN (SELECT id FROM deferred
                       WHERE state = 'pending' AND mode = 'call' AND kind = $1
-                        AND not_before <= clock_timestamp()
-                        AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+                        AND not_before <= (SELECT clock_timestamp())
+                        AND (lease_until IS NULL OR lease_until <= (SELECT clock_timestamp()))
                       ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
          RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
                    strikes, not_before, started_at, last_error, alone",
@@ -191,8 +191,8 @@ pub(super) fn claim_to_send(
          SET token = $3, lease_until = clock_timestamp() + $4 * interval '1 microsecond'
          WHERE id IN (SELECT id FROM deferred
                       WHERE state = 'pending' AND mode = 'call' AND kind = ANY($1)
-                        AND not_before <= clock_timestamp()
-                        AND (lease_until IS NULL OR lease_until <= clock_timestamp())
+                        AND not_before <= (SELECT clock_timestamp())
+                        AND (lease_until IS NULL OR lease_until <= (SELECT clock_timestamp()))
                       ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
          RETURNING id, kind",
     )
@@ -359,7 +359,7 @@ pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize>
              first_error_at = coalesce(first_error_at, clock_timestamp()),
              last_error = $2, last_error_at = clock_timestamp()
          WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'running' AND lease_until <= clock_timestamp()
+                      WHERE state = 'running' AND lease_until <= (SELECT clock_timestamp())
                       ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED)",
     )
     .bind::<BigInt, _>(limit)

@@ -200,7 +200,7 @@ pub(in crate::deferred) fn delete_done(
         "DELETE FROM deferred
          WHERE id IN (SELECT id FROM deferred
                       WHERE state = 'done'
-                        AND ended_at <= clock_timestamp() - $1 * interval '1 microsecond'
+                        AND ended_at <= (SELECT clock_timestamp() - $1 * interval '1 microsecond')
                       ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
     )
     .bind::<BigInt, _>(micros(older_than))

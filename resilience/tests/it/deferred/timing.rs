@@ -39,3 +39,40 @@ async fn what_nobody_was_told_of_is_found_within_half_a_second() {
     assert!(late.num_milliseconds() < 950, "{late}");
     running.stop().await;
 }
+
+#[tokio::test]
+async fn what_is_due_later_and_what_has_ended_is_not_walked_through() {
+    let ledger = Ledger::new();
+    ledger.execute(
+        "INSERT INTO deferred (id, kind, payload, state, not_before)
+         SELECT gen_random_uuid(), 'job', '{}', 'pending', now() + interval '1 hour'
+         FROM generate_series(1, 50000);
+         INSERT INTO deferred (id, kind, payload, state, not_before, ended_at)
+         SELECT gen_random_uuid(), 'job', '{}', 'done', now(), now()
+         FROM generate_series(1, 50000);
+         ANALYZE deferred",
+    );
+    let read = "SELECT (sum(idx_tup_read))::bigint AS number FROM pg_stat_user_indexes
+                WHERE relname = 'deferred'";
+    let scanned =
+        "SELECT seq_tup_read AS number FROM pg_stat_user_tables WHERE relname = 'deferred'";
+    // What was counted before is told with a delay, at the latest when its connection ends.
+    let counted = |query| {
+        ledger.execute("SELECT pg_stat_force_next_flush()");
+        ledger.number(query)
+    };
+    let before = (counted(read), counted(scanned));
+    let running = ledger.start(Job::done(), quick());
+    for _ in 0..20 {
+        let call = job(&Value::Null);
+        ledger.defer(&call);
+        running.deferred.nudge();
+        running.ended(call.id()).await;
+    }
+    running.stop().await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let after = (counted(read), counted(scanned));
+    println!("READ {before:?} {after:?}");
+    assert!(after.0 - before.0 < 20_000, "{before:?} {after:?}");
+    assert_eq!(after.1, before.1, "{before:?} {after:?}");
+}

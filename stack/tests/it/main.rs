@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
 
 mod chaos;
+mod claims;
 mod database;
 mod faults;
 mod footprint;

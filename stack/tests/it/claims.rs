@@ -39,7 +39,10 @@ async fn claim_is_queued_while_warranty_is_dead_and_decided_when_it_is_back() {
     for (order, claim) in orders.iter().zip(&claims) {
         let left = RECOVERY.saturating_sub(healed.elapsed()).max(Duration::from_millis(1));
         let decided = world.settled_claim(left, *order, *claim).await;
-        assert_eq!((&decided["status"], &decided["decision"]), (&json!("DECIDED"), &json!("RETURN")));
+        assert_eq!(
+            (&decided["status"], &decided["decision"]),
+            (&json!("DECIDED"), &json!("RETURN"))
+        );
         let answer = world.claim(*order).key(&order.to_string()).send().await.ok();
         assert_eq!(answer["claimUid"], json!(claim));
     }

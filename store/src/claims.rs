@@ -211,9 +211,10 @@ pub async fn run(
     order: Uuid,
     claim: &Claim,
 ) -> Result<Answer> {
-    let known = match attempt.has_key() {
-        true => app.db.run(move |conn| Ok(ClaimRow::find(conn, user, uid)?)).await?,
-        false => None,
+    let known = if attempt.has_key() {
+        app.db.run(move |conn| Ok(ClaimRow::find(conn, user, uid)?)).await?
+    } else {
+        None
     };
     let item = match known {
         Some(row) if row.reason != claim.reason => {

@@ -4,6 +4,7 @@
 
 mod broker;
 mod chaos;
+mod claims;
 mod database;
 mod faults;
 mod footprint;

@@ -133,7 +133,7 @@ pub(crate) async fn outage(world: &World, part: Part, away: Away) {
     for answer in answers.chunks(3) {
         read_is_right(&answer[0], part, &orders.seen_before);
         answer[1].blames(if frozen { "rollback_pending" } else { "rolled_back" }, part);
-        answer[2].blames("dependency_unavailable", part);
+        claim_is_right(&answer[2], part, orders.claimed);
     }
     let returned = frozen && part == Part::Warehouse;
     refund.blames(if returned { "refund_pending" } else { "rolled_back" }, part);
@@ -155,6 +155,8 @@ pub(crate) async fn outage(world: &World, part: Part, away: Away) {
     paid.extend((!returned).then_some(closed));
     paid.extend(bought);
     world.settles_with(&paid).await;
+    world.owes_nothing().await;
+    every_claim_is_decided_once(world, orders.claimed).await;
     assert_eq!(world.get(orders.seen).send().await.ok(), orders.seen_before);
     // Re-opened exactly as it was.
     assert_eq!(world.get(open).send().await.ok(), orders.refunded_before[1]);
@@ -191,13 +193,30 @@ async fn open_breakers_answer_at_once(world: &World, part: Part, orders: &Orders
     }
     buy.blames("rolled_back", part);
     refund.blames("rolled_back", part);
-    claim.blames("dependency_unavailable", part);
+    claim_is_right(claim, part, orders.claimed);
     for answer in answers.iter().filter(|answer| answer.status == 503) {
         let wait: u64 = answer.header("retry-after").unwrap().parse().unwrap();
         assert!((1..=7).contains(&wait), "{answer:?}");
         let message = answer.json()["message"].as_str().unwrap().to_owned();
         assert!(message.contains(part.name()), "{answer:?}");
     }
+}
+
+/// Accepted, unless nobody can tell whose order it is.
+pub(crate) fn claim_is_right(answer: &Response, part: Part, order: Uuid) {
+    if part == Part::Order {
+        return answer.blames("dependency_unavailable", part);
+    }
+    answer.queued(order);
+}
+
+/// Of all claims on an order one is honoured, and each other is refused.
+async fn every_claim_is_decided_once(world: &World, order: Uuid) {
+    let claims = world.claims(order).send().await.ok();
+    let claims = claims.as_array().unwrap();
+    assert!(claims.iter().all(|claim| claim["status"] == "DECIDED"), "{claims:?}");
+    let honoured = claims.iter().filter(|claim| claim["decision"] != "REFUSED").count();
+    assert_eq!(honoured, usize::from(!claims.is_empty()), "{claims:?}");
 }
 
 const FIELDS: [(&str, Part); 4] = [
@@ -225,7 +244,7 @@ async fn claim_chain_broken_at_its_end_opens_the_last_breaker_alone() {
     for away in [Away::Killed, Away::Frozen] {
         away.begin(&world, Part::Warranty).await;
         for _ in 0..10 {
-            prompt(world.claim(order)).await.blames("dependency_unavailable", Part::Warranty);
+            prompt(world.claim(order)).await.queued(order);
         }
         let state = world.breaker(Part::Warehouse, Part::Warranty).await;
         assert_eq!(state, "open", "{away:?}");

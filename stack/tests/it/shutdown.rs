@@ -86,7 +86,7 @@ async fn warehouse_ends_after_its_claim_was_answered() {
     let held = warranty.on("*", Act::Late);
     let (call, there) = (world.claim(order), met(&held));
     let answer = ends_while(&world, Part::Warehouse, call, there, || {}, || warranty.heal()).await;
-    answer.blames("dependency_unavailable", Part::Warranty);
+    answer.queued(order);
     world.restart(Part::Warehouse).await;
     world.works_again(Instant::now()).await;
 }

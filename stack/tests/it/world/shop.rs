@@ -48,6 +48,27 @@ impl World {
         self.store().delete(format!("{}/refund", path(order)))
     }
 
+    /// What 3b tells of a claim, once that is its last word.
+    pub(crate) async fn settled_claim(&self, limit: Duration, order: Uuid, claim: Uuid) -> Value {
+        until(limit, "the claim is settled", async || {
+            let list = self.claims(order).try_send().await.ok()?;
+            let list = (list.status == 200).then(|| list.ok())?;
+            let mut all = list.as_array().unwrap().iter();
+            let found = all.find(|one| one["claimUid"] == claim.to_string()).cloned().unwrap();
+            (found["status"] != "QUEUED").then_some(found)
+        })
+        .await
+    }
+
+    /// Waits until Store owes nobody anything: every deferred call is done.
+    pub(crate) async fn owes_nothing(&self) {
+        let open = "SELECT count(*) FROM deferred WHERE state <> 'done'";
+        until(RECOVERY * 2, "nothing is deferred any more", async || {
+            (self.number(Part::Store, open) == 0).then_some(())
+        })
+        .await;
+    }
+
     /// An order that is paid for. On a crowded machine a purchase may run out of its time.
     pub(crate) async fn bought(&self) -> Uuid {
         until(RECOVERY, "a purchase", async || {
@@ -123,6 +144,9 @@ pub(crate) trait Promise {
 
     /// 503 with this code that blames this part.
     fn blames(&self, code: &str, part: Part);
+
+    /// 202 as promised, for a claim on this order: the claim's id.
+    fn queued(&self, order: Uuid) -> Uuid;
 }
 
 impl Promise for Response {
@@ -145,6 +169,16 @@ impl Promise for Response {
         let said: Vec<_> = message.split("; ").flat_map(|part| part.split(": ")).collect();
         let different: HashSet<_> = said.iter().collect();
         assert_eq!(said.len(), different.len(), "{self:?}");
+    }
+
+    #[track_caller]
+    fn queued(&self, order: Uuid) -> Uuid {
+        assert_eq!(self.status, 202, "{self:?}");
+        let body = self.json();
+        let claim = body["claimUid"].as_str().unwrap().to_owned();
+        assert_eq!(body, json!({"orderUid": order, "claimUid": claim, "status": "QUEUED"}));
+        assert_eq!(self.header("location"), Some(&*format!("{}/warranty", path(order))));
+        claim.parse().unwrap()
     }
 }
 

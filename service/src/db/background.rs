@@ -84,7 +84,9 @@ mod tests {
             running.push(tokio::spawn(Database::run(&db, work)));
         }
         let both = tokio::task::spawn_blocking(move || [is_busy.recv(), is_busy.recv()]);
-        both.await.unwrap().map(Result::unwrap);
+        for busy in both.await.unwrap() {
+            busy.unwrap();
+        }
 
         let start = Instant::now();
         let more = Database::run(&db, Box::new(|_| Ok(()))).await.unwrap_err();

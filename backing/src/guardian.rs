@@ -1,31 +1,43 @@
-//! What ends an ephemeral cluster when its owner can't: a killed process runs no `Drop`.
+//! What ends an ephemeral server when its owner can't: a killed process runs no `Drop`.
 
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
+use nix::sys::signal::Signal;
+
 use crate::account::Account;
-use crate::postgres::{ClusterError, failed_to};
+use crate::error::{Error, failed_to};
 
 /// Blocks until the owner's end of the pipe closes, which the kernel does however the owner ends.
-/// Then SIGQUIT, PostgreSQL's immediate shutdown: the postmaster ends its children, those that are
-/// stopped included, within some seconds. Its pid file goes with it, and tells more than `kill -0`,
-/// which a zombie answers. `rm` is repeated, because an `initdb` that was under way
-/// may add files until it notices.
+/// Then every process that works in the folder gets the signal, those that are stopped included,
+/// and what is left of them after 10 s is killed. A pid file would miss what has just been started.
+/// Both are repeated until the folder is gone: whoever is being started adds to it.
 const SCRIPT: &str = r#"
+processes() {
+    for link in /proc/[0-9]*/cwd; do
+        case $(readlink "$link" 2>/dev/null) in
+            "$1" | "$1"/*) link=${link#/proc/}; echo "${link%/cwd}" ;;
+        esac
+    done
+}
 while read -r line; do :; done
-pid=$(head -n 1 "$1/data/postmaster.pid" 2>/dev/null)
-if [ -n "$pid" ] && kill -QUIT "$pid" 2>/dev/null; then
-    kill -CONT "$pid" 2>/dev/null
+rounds=0
+while [ -e "$1" ] && [ "$rounds" -lt 20 ]; do
+    signal=$2
     tries=0
-    while [ -e "$1/data/postmaster.pid" ] && kill -0 "$pid" 2>/dev/null && [ "$tries" -lt 200 ]; do
+    while left=$(processes "$1") && [ -n "$left" ] && [ "$tries" -lt 400 ]; do
+        [ "$tries" -lt 200 ] || signal=KILL
+        if [ "$((tries % 200))" -eq 0 ]; then
+            kill -s "$signal" $left 2>/dev/null
+            kill -s CONT $left 2>/dev/null
+        fi
         sleep 0.05
         tries=$((tries + 1))
     done
-    kill -KILL "$pid" 2>/dev/null
-fi
-tries=0
-while ! rm -rf -- "$1" 2>/dev/null && [ "$tries" -lt 20 ]; do sleep 0.1; tries=$((tries + 1)); done
+    rm -rf -- "$1" 2>/dev/null || sleep 0.1
+    rounds=$((rounds + 1))
+done
 "#;
 
 /// The guardian's process. Dropped, it has removed the folder.
@@ -33,11 +45,20 @@ while ! rm -rf -- "$1" 2>/dev/null && [ "$tries" -lt 20 ]; do sleep 0.1; tries=$
 pub(crate) struct Guardian(Child);
 
 impl Guardian {
-    pub(crate) fn watch(folder: &Path, account: Option<&Account>) -> Result<Self, ClusterError> {
+    /// `signal` is the quick way to end the server: its data is thrown away.
+    pub(crate) fn watch(
+        folder: &Path,
+        signal: Signal,
+        account: Option<&Account>,
+    ) -> Result<Self, Error> {
+        // The kernel reports working folders resolved.
+        let folder =
+            folder.canonicalize().map_err(failed_to(|| format!("resolve {}", folder.display())))?;
         let mut command = Command::new("/bin/sh");
         command
             .args(["-c", SCRIPT, "sh"])
             .arg(folder)
+            .arg(signal.as_str().trim_start_matches("SIG"))
             .current_dir("/")
             .stdin(Stdio::piped())
             // Held open, the owner's output would look unfinished to whoever reads it.

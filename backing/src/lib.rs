@@ -3,6 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`postgres`] | a PostgreSQL cluster of one's own, on a port of the loopback interface |
+//! | [`rabbitmq`] | a RabbitMQ node of one's own, likewise |
 //! | [`port`] | ports of the loopback interface |
 //! | [`process`] | what `/proc` tells about processes |
 //!
@@ -10,7 +11,11 @@
 //! however that ends.
 
 mod account;
+mod error;
 mod guardian;
 pub mod port;
 pub mod postgres;
 pub mod process;
+pub mod rabbitmq;
+
+pub use self::error::{Error, Software};

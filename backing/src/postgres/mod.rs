@@ -6,34 +6,39 @@
 //! - [`Server`] is the running process, for callers that may block. Who supervises processes in its
 //!   own way takes [`Cluster::command`] and asks [`Cluster::is_ready`].
 
-mod error;
 mod programs;
 mod server;
 pub mod testing;
 
 use std::fs;
-use std::io::{self, Write as _};
-use std::os::unix::fs::{OpenOptionsExt as _, chown};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use diesel::connection::SimpleConnection as _;
 use diesel::sql_types::{Bool, Text};
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _};
+use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use uuid::Uuid;
 
-use crate::account::{self, Account};
+use crate::account::{self, Account, write_secret};
+use crate::error::{Error, Software, failed_to};
 use crate::guardian::Guardian;
 use crate::process;
 
-pub use self::error::ClusterError;
-pub(crate) use self::error::failed_to;
 use self::programs::Programs;
 pub use self::server::Server;
 
 /// The superuser that a private cluster is made with.
 const SUPERUSER: &str = "postgres";
+
+pub(crate) const SOFTWARE: Software = Software {
+    name: "PostgreSQL",
+    programs: "initdb, postgres",
+    package: "postgresql",
+    variable: "PG_BINDIR",
+    users: ["postgres", "nobody"],
+};
 
 /// What the data is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -63,20 +68,21 @@ impl Cluster {
     /// As root, the folder is given to an unprivileged user. Where that user can't reach it (below a
     /// home of mode 0700, say), another folder is used, always the same one for the same `wanted`:
     /// compare [`folder`](Self::folder) to know.
-    pub fn durable(wanted: &Path) -> Result<Self, ClusterError> {
+    pub fn durable(wanted: &Path) -> Result<Self, Error> {
         let wanted = std::path::absolute(wanted)
             .map_err(failed_to(|| format!("resolve {}", wanted.display())))?;
-        let account = Account::choose(&wanted)?;
-        let folder = account::settle(&wanted, account.as_ref())?;
+        let account = Account::choose(SOFTWARE, &wanted)?;
+        let folder = account::settle(SOFTWARE, &wanted, account.as_ref())?;
         Self::prepare(Mode::Durable, account, &folder, None)
     }
 
     /// A new cluster in a temporary folder. It and its server vanish when this process ends, in
     /// whatever way: a guardian process waits for that. Blocks for about a second.
-    pub fn ephemeral() -> Result<Self, ClusterError> {
-        let account = Account::choose(&std::env::temp_dir())?;
-        let folder = account::temporary(account.as_ref())?;
-        let guardian = Guardian::watch(&folder, account.as_ref())?;
+    pub fn ephemeral() -> Result<Self, Error> {
+        let account = Account::choose(SOFTWARE, &std::env::temp_dir())?;
+        let folder = account::temporary(SOFTWARE, account.as_ref())?;
+        // PostgreSQL's immediate shutdown: the postmaster gives its shared memory back.
+        let guardian = Guardian::watch(&folder, Signal::SIGQUIT, account.as_ref())?;
         Self::prepare(Mode::Ephemeral, account, &folder, Some(guardian))
     }
 
@@ -85,7 +91,7 @@ impl Cluster {
         account: Option<Account>,
         folder: &Path,
         guardian: Option<Guardian>,
-    ) -> Result<Self, ClusterError> {
+    ) -> Result<Self, Error> {
         // Processes are recognised by their working folder, which the kernel reports resolved.
         let folder =
             folder.canonicalize().map_err(failed_to(|| format!("resolve {}", folder.display())))?;
@@ -167,7 +173,7 @@ impl Cluster {
     }
 
     /// Creates the database, unless it is there: `true` if it was made.
-    pub fn create_database(&self, port: u16, name: &str) -> Result<bool, ClusterError> {
+    pub fn create_database(&self, port: u16, name: &str) -> Result<bool, Error> {
         let mut connection = PgConnection::establish(&self.url(port, "postgres"))?;
         let exists = diesel::select(
             diesel::dsl::sql::<Bool>("EXISTS (SELECT FROM pg_database WHERE datname = ")
@@ -210,7 +216,7 @@ fn initialise(
     account: Option<&Account>,
     folder: &Path,
     key: &Path,
-) -> Result<(), ClusterError> {
+) -> Result<(), Error> {
     for entry in fs::read_dir(folder).into_iter().flatten().flatten() {
         if entry.file_name().to_string_lossy().starts_with("unfinished-") {
             // Best effort: rubbish of a killed attempt, and its initdb may still be dying.
@@ -230,28 +236,13 @@ fn initialise(
         let _ = fs::remove_dir_all(&unfinished);
         let said = String::from_utf8_lossy(&output.stderr);
         let said = said.lines().find(|line| line.contains("error")).or(said.lines().last());
-        return Err(ClusterError::Program {
+        return Err(Error::Program {
             program: "initdb",
             said: said.unwrap_or("it said nothing").to_owned(),
         });
     }
     fs::rename(&unfinished, folder.join("data"))
         .map_err(failed_to(|| "move the new cluster into place"))
-}
-
-/// A file that only the user that PostgreSQL runs as (and root) can read.
-fn write_secret(path: &Path, secret: &str, account: Option<&Account>) -> io::Result<()> {
-    // An earlier attempt's file may have another owner or mode: never write into it.
-    match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(path)?;
-    file.write_all(secret.as_bytes())?;
-    match account {
-        Some(account) => chown(path, Some(account.uid), Some(account.gid)),
-        None => Ok(()),
-    }
 }
 
 /// An SQL identifier.
@@ -296,7 +287,7 @@ mod tests {
         let port = listener.local_addr().unwrap().port();
         let cluster = Cluster::ephemeral().unwrap();
         match cluster.start(Some(port)) {
-            Err(ClusterError::PortTaken(taken)) => assert_eq!(taken, port),
+            Err(Error::PortTaken(taken)) => assert_eq!(taken, port),
             other => panic!("{other:?}"),
         }
     }

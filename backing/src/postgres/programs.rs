@@ -4,7 +4,8 @@ use std::cmp::Reverse;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use super::ClusterError;
+use super::SOFTWARE;
+use crate::error::Error;
 
 /// Debian and Ubuntu keep the server's programs out of `PATH`, a folder per major version.
 const DEBIAN: &str = "/usr/lib/postgresql";
@@ -16,13 +17,13 @@ pub(super) struct Programs(PathBuf);
 impl Programs {
     /// `PG_BINDIR`, else the folder of the major `version` (that the data was made by), else what
     /// `pg_config` says, else the newest version, else `PATH`.
-    pub(super) fn find(version: Option<&str>) -> Result<Self, ClusterError> {
+    pub(super) fn find(version: Option<&str>) -> Result<Self, Error> {
         if let Some(folder) = std::env::var_os("PG_BINDIR").filter(|value| !value.is_empty()) {
             let folder = PathBuf::from(folder);
             return if is_bindir(&folder) {
                 Ok(Self(folder))
             } else {
-                Err(ClusterError::WrongBindir(folder))
+                Err(Error::WrongBindir { software: SOFTWARE, folder })
             };
         }
         let same = version.map(|version| Path::new(DEBIAN).join(version).join("bin"));
@@ -33,7 +34,7 @@ impl Programs {
             .chain(std::env::split_paths(&path))
             .find(|folder| is_bindir(folder))
             .map(Self)
-            .ok_or(ClusterError::NotInstalled)
+            .ok_or(Error::NotInstalled(SOFTWARE))
     }
 
     pub(super) fn path(&self, program: &str) -> PathBuf {

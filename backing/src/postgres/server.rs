@@ -8,7 +8,8 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 
-use super::{Cluster, ClusterError, failed_to};
+use super::{Cluster, SOFTWARE};
+use crate::error::{Error, failed_to};
 use crate::{port, process};
 
 /// Recovery after a crash takes its time; a start from a clean stop takes some 50 ms.
@@ -27,7 +28,7 @@ pub struct Server {
 impl Cluster {
     /// Starts the server on the port, or on a free one, and blocks until it accepts connections.
     /// It logs to `server.log` in the cluster's folder.
-    pub fn start(&self, wanted: Option<u16>) -> Result<Server, ClusterError> {
+    pub fn start(&self, wanted: Option<u16>) -> Result<Server, Error> {
         // Between looking for a free port and listening on it somebody else may be faster.
         let mut attempts = if wanted.is_some() { 1 } else { 5 };
         loop {
@@ -37,14 +38,14 @@ impl Cluster {
                 None => port::free(1).map_err(failed_to(|| "find a free port"))?[0],
             };
             match self.start_on(port) {
-                Err(ClusterError::PortTaken(_)) if attempts > 0 => {}
+                Err(Error::PortTaken(_)) if attempts > 0 => {}
                 outcome => return outcome,
             }
         }
     }
 
-    fn start_on(&self, port: u16) -> Result<Server, ClusterError> {
-        port::check(port).map_err(|_| ClusterError::PortTaken(port))?;
+    fn start_on(&self, port: u16) -> Result<Server, Error> {
+        port::check(port).map_err(|_| Error::PortTaken(port))?;
         // A killed postmaster's children end by themselves, and hold the shared memory until then.
         process::wait_until(STOP, || self.processes().is_empty());
         let path = self.folder().join("server.log");
@@ -69,15 +70,19 @@ impl Cluster {
             let said = fs::read_to_string(&path).unwrap_or_default();
             return Err(
                 if said.lines().rev().take(5).any(|line| line.contains("already in use")) {
-                    ClusterError::PortTaken(port)
+                    Error::PortTaken(port)
                 } else {
                     let said = said.lines().rev().find(|line| line.contains("FATAL"));
                     let said = said.unwrap_or("it said nothing").to_owned();
-                    ClusterError::Program { program: "postgres", said }
+                    Error::Program { program: "postgres", said }
                 },
             );
         }
-        if settled { Ok(server) } else { Err(ClusterError::NotReady(READY.as_secs())) }
+        if settled {
+            Ok(server)
+        } else {
+            Err(Error::NotReady { name: SOFTWARE.name, seconds: READY.as_secs() })
+        }
     }
 }
 

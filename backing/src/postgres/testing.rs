@@ -227,7 +227,7 @@ mod tests {
     fn cluster_vanishes_when_its_process_is_killed() {
         use std::io::BufRead as _;
         let mut child = std::process::Command::new(std::env::current_exe().unwrap())
-            .args(["--exact", "cluster::testing::tests::process_to_be_killed"])
+            .args(["--exact", "postgres::testing::tests::process_to_be_killed"])
             .args(["--ignored", "--nocapture"])
             .stdout(std::process::Stdio::null())
             .stderr(std::process::Stdio::piped())

@@ -1,0 +1,283 @@
+//! RabbitMQ for tests: one ephemeral node per test process, one virtual host per test.
+//!
+//! ```no_run
+//! use backing::rabbitmq::testing::TestBroker;
+//!
+//! let vhost = TestBroker::shared().vhost();
+//! println!("{}", vhost.url());
+//! ```
+//!
+//! Everything here panics where it fails, and blocks: the first call for some 4 s, a further virtual
+//! host for some 20 ms.
+
+use std::fmt::Debug;
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::time::Duration;
+
+use super::control::binary;
+use super::{Node, Server, USER};
+use crate::error::Error;
+use crate::process::wait_until;
+
+/// How long the node may take for what it is asked to do.
+const LIMIT: u32 = 30;
+
+/// A node of its own. Dropped, or when its process ends, it leaves nothing.
+#[derive(Clone, Debug)]
+pub struct TestBroker(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    /// Before `node`: the server is ended before its folder goes.
+    server: Mutex<Option<Server>>,
+    port: u16,
+    /// Those that there should be, to be made again after a [`TestBroker::wipe`].
+    vhosts: Mutex<Vec<String>>,
+    node: Node,
+}
+
+/// What a queue holds, as RabbitMQ's own tool tells.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Queue {
+    /// Its name.
+    pub name: String,
+    /// Messages that wait to be delivered.
+    pub ready: u64,
+    /// Messages that were delivered and are not acknowledged.
+    pub unacked: u64,
+}
+
+impl TestBroker {
+    /// The one of this process, started by the first call. Not to be stopped: others are using it.
+    pub fn shared() -> &'static Self {
+        static SHARED: OnceLock<TestBroker> = OnceLock::new();
+        SHARED.get_or_init(Self::dedicated)
+    }
+
+    /// One that the caller may stop, kill, freeze and wipe.
+    pub fn dedicated() -> Self {
+        let node = expect(Node::ephemeral());
+        let server = expect(node.start(None));
+        Self(Arc::new(Inner {
+            port: server.port(),
+            server: Mutex::new(Some(server)),
+            vhosts: Mutex::default(),
+            node,
+        }))
+    }
+
+    /// A new virtual host.
+    pub fn vhost(&self) -> TestVhost {
+        static COUNT: AtomicU32 = AtomicU32::new(1);
+
+        let name = format!("test_{}", COUNT.fetch_add(1, Ordering::Relaxed));
+        expect(self.0.add_vhost(&name));
+        lock(&self.0.vhosts).push(name.clone());
+        TestVhost { url: self.0.node.url_of(self.0.port, &name), name, broker: Arc::clone(&self.0) }
+    }
+
+    /// Stops it as an operator would. Its messages are kept.
+    pub fn stop(&self) {
+        if let Some(server) = lock(&self.0.server).take() {
+            server.stop();
+        }
+    }
+
+    /// SIGKILL, as a crash would.
+    pub fn kill(&self) {
+        if let Some(server) = lock(&self.0.server).take() {
+            server.kill();
+        }
+    }
+
+    /// Starts it again, on the same port with the same data. Returns when it accepts connections.
+    pub fn start(&self) {
+        let mut server = lock(&self.0.server);
+        if server.is_none() {
+            *server = Some(expect(self.0.node.start(Some(self.0.port))));
+        }
+    }
+
+    /// A lost disk: kills it, removes its data, and starts it again with nothing in it but the
+    /// virtual hosts, empty.
+    pub fn wipe(&self) {
+        self.kill();
+        expect(self.0.node.wipe());
+        self.start();
+        for vhost in lock(&self.0.vhosts).iter() {
+            expect(self.0.add_vhost(vhost));
+        }
+    }
+
+    /// SIGSTOP: connections stay open, and nobody answers.
+    pub fn freeze(&self) {
+        if let Some(server) = &*lock(&self.0.server) {
+            server.freeze();
+        }
+    }
+
+    /// Ends a [`freeze`](Self::freeze).
+    pub fn thaw(&self) {
+        if let Some(server) = &*lock(&self.0.server) {
+            server.thaw();
+        }
+    }
+
+    /// Raises the memory alarm, upon which RabbitMQ blocks all who publish, or clears it. Returns
+    /// when it is in force. A start clears it, too.
+    pub fn set_memory_alarm(&self, raised: bool) {
+        // 0.4 is RabbitMQ's default.
+        let watermark = if raised { "0.0000001" } else { "0.4" };
+        expect(
+            self.evaluate(&format!("vm_memory_monitor:set_vm_memory_high_watermark({watermark})")),
+        );
+        let alarms =
+            "[memory || {{resource_limit, memory, _}, _} <- rabbit_alarm:get_alarms()] =/= []";
+        let settled = wait_until(Duration::from_secs(10), || {
+            expect(self.evaluate(alarms)) == raised.to_string()
+        });
+        assert!(settled, "the memory alarm stayed {}", !raised);
+    }
+
+    /// Closes every client's connection from the node's side, and returns how many there were.
+    pub fn close_connections(&self) -> usize {
+        let closed = self.evaluate(
+            "Open = rabbit_networking:connections_local(), \
+             rabbit_networking:close_connections(Open, \"closed by a test\"), length(Open)",
+        );
+        expect(expect(closed).parse())
+    }
+
+    /// Deletes a queue with all that is in it: `false` if there was none.
+    pub fn delete_queue(&self, vhost: &str, name: &str) -> bool {
+        let deleted = expect(self.evaluate(&format!(
+            "case rabbit_amqqueue:lookup(rabbit_misc:r({}, queue, {})) of \
+             {{ok, Queue}} -> {{ok, _}} = rabbit_amqqueue:delete(Queue, false, false, <<\"test\">>), true; \
+             {{error, not_found}} -> false end",
+            binary(vhost),
+            binary(name)
+        )));
+        deleted == "true"
+    }
+
+    /// The queues of a virtual host by name, as `rabbitmqctl` lists them, which takes about a second.
+    /// The numbers of a quorum queue are up to 200 ms old.
+    pub fn queues(&self, vhost: &str) -> Vec<Queue> {
+        let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost];
+        let columns = ["name", "messages_ready", "messages_unacknowledged"];
+        let listed = expect(self.0.node.rabbitmqctl(&[&list[..], &columns[..]].concat()));
+        let mut queues: Vec<Queue> = listed
+            .lines()
+            .filter(|line| !line.is_empty())
+            .map(|line| match line.split('\t').collect::<Vec<_>>()[..] {
+                [name, ready, unacked] => Queue {
+                    name: name.to_owned(),
+                    ready: expect(ready.parse()),
+                    unacked: expect(unacked.parse()),
+                },
+                _ => panic!("rabbitmqctl said: {line}"),
+            })
+            .collect();
+        queues.sort_unstable_by(|one, other| one.name.cmp(&other.name));
+        queues
+    }
+
+    fn evaluate(&self, expression: &str) -> Result<String, Error> {
+        self.0.node.evaluate(expression, LIMIT)
+    }
+}
+
+impl Inner {
+    fn add_vhost(&self, name: &str) -> Result<String, Error> {
+        let (vhost, user) = (binary(name), binary(USER));
+        self.node.evaluate(
+            &format!(
+                "ok = rabbit_vhost:add({vhost}, <<\"test\">>), \
+                 ok = rabbit_auth_backend_internal:set_permissions({user}, {vhost}, \
+                 <<\".*\">>, <<\".*\">>, <<\".*\">>, <<\"test\">>)"
+            ),
+            LIMIT,
+        )
+    }
+}
+
+impl Drop for Inner {
+    fn drop(&mut self) {
+        // Nothing of it is kept: no reason to wait for a clean end.
+        if let Some(server) = lock(&self.server).take() {
+            server.kill();
+        }
+    }
+}
+
+/// One test's virtual host. Dropped, it is gone, and whoever is still connected is cut off.
+#[derive(Debug)]
+pub struct TestVhost {
+    name: String,
+    url: String,
+    broker: Arc<Inner>,
+}
+
+impl TestVhost {
+    /// Its address, with the password in it.
+    pub fn url(&self) -> &str {
+        &self.url
+    }
+
+    /// Its name, as [`TestBroker::queues`] wants it.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+}
+
+impl Drop for TestVhost {
+    fn drop(&mut self) {
+        lock(&self.broker.vhosts).retain(|name| *name != self.name);
+        // Best effort, and bounded: the node may be stopped or frozen, and it goes with the process
+        // anyway.
+        let _ = self
+            .broker
+            .node
+            .evaluate(&format!("rabbit_vhost:delete({}, <<\"test\">>)", binary(&self.name)), 2);
+    }
+}
+
+/// With the whole chain of causes, which `expect` of the standard library would give in `Debug`'s form.
+fn expect<T, E: Debug>(result: Result<T, E>) -> T {
+    result.unwrap_or_else(|error| panic!("test broker: {error:?}"))
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn smoke() {
+        let t = std::time::Instant::now();
+        let broker = TestBroker::shared();
+        eprintln!("started {:?}", t.elapsed());
+        let vhost = broker.vhost();
+        eprintln!("vhost {:?} {}", t.elapsed(), vhost.url());
+        broker.set_memory_alarm(true);
+        broker.set_memory_alarm(false);
+        eprintln!("alarm {:?}", t.elapsed());
+        assert_eq!(broker.queues(vhost.name()), []);
+        eprintln!("queues {:?}", t.elapsed());
+        assert!(!broker.delete_queue(vhost.name(), "x"));
+        assert_eq!(broker.close_connections(), 0);
+        broker.kill();
+        broker.start();
+        eprintln!("kill {:?}", t.elapsed());
+        broker.stop();
+        broker.start();
+        eprintln!("stop {:?}", t.elapsed());
+        broker.wipe();
+        eprintln!("wipe {:?}", t.elapsed());
+        drop(vhost);
+    }
+}

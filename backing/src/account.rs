@@ -68,7 +68,7 @@ pub(crate) fn settle(
     let digest = Sha256::digest(wanted.as_os_str().as_encoded_bytes());
     let name = digest[..8]
         .iter()
-        .fold(format!("{}-", software.prefix()), |name, byte| format!("{name}{byte:02x}"));
+        .fold(format!("{}-", software.prefix), |name, byte| format!("{name}{byte:02x}"));
     // /var/tmp first: it survives a reboot.
     for parent in [PathBuf::from("/var/tmp"), std::env::temp_dir()] {
         let folder = parent.join(&name);
@@ -81,7 +81,7 @@ pub(crate) fn settle(
 
 /// A new folder under one of the temporary ones.
 pub(crate) fn temporary(software: Software, account: Option<&Account>) -> Result<PathBuf, Error> {
-    let name = format!("{}-ephemeral-{}", software.prefix(), Uuid::new_v4().simple());
+    let name = format!("{}-ephemeral-{}", software.prefix, Uuid::new_v4().simple());
     let preferred = std::env::temp_dir();
     for parent in [&preferred, Path::new("/tmp"), Path::new("/var/tmp")] {
         let folder = parent.join(&name);

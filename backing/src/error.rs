@@ -15,15 +15,10 @@ pub struct Software {
     pub package: &'static str,
     /// The variable that points to the folder of its programs.
     pub variable: &'static str,
+    /// What the names of its temporary folders begin with.
+    pub(crate) prefix: &'static str,
     /// Whom root runs it as: the first one that exists.
     pub(crate) users: [&'static str; 2],
-}
-
-impl Software {
-    /// What the names of its folders begin with.
-    pub(crate) fn prefix(self) -> String {
-        self.name.to_lowercase()
-    }
 }
 
 /// Why a private server could not be had. Each `Display` is one line for a person.

@@ -37,6 +37,7 @@ pub(crate) const SOFTWARE: Software = Software {
     programs: "initdb, postgres",
     package: "postgresql",
     variable: "PG_BINDIR",
+    prefix: "postgres",
     users: ["postgres", "nobody"],
 };
 

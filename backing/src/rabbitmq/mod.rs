@@ -15,6 +15,8 @@ mod control;
 mod programs;
 mod server;
 pub mod testing;
+#[cfg(test)]
+mod tests;
 
 use std::fs;
 use std::io;
@@ -42,6 +44,7 @@ pub(crate) const SOFTWARE: Software = Software {
     programs: "rabbitmq-server, rabbitmqctl",
     package: "rabbitmq-server",
     variable: "RABBITMQ_BINDIR",
+    prefix: "rabbitmq",
     users: ["rabbitmq", "nobody"],
 };
 

@@ -183,6 +183,11 @@ impl TestBroker {
         queues
     }
 
+    #[cfg(test)]
+    pub(super) fn node(&self) -> &Node {
+        &self.0.node
+    }
+
     fn evaluate(&self, expression: &str) -> Result<String, Error> {
         self.0.node.evaluate(expression, LIMIT)
     }
@@ -250,34 +255,4 @@ fn expect<T, E: Debug>(result: Result<T, E>) -> T {
 
 fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn smoke() {
-        let t = std::time::Instant::now();
-        let broker = TestBroker::shared();
-        eprintln!("started {:?}", t.elapsed());
-        let vhost = broker.vhost();
-        eprintln!("vhost {:?} {}", t.elapsed(), vhost.url());
-        broker.set_memory_alarm(true);
-        broker.set_memory_alarm(false);
-        eprintln!("alarm {:?}", t.elapsed());
-        assert_eq!(broker.queues(vhost.name()), []);
-        eprintln!("queues {:?}", t.elapsed());
-        assert!(!broker.delete_queue(vhost.name(), "x"));
-        assert_eq!(broker.close_connections(), 0);
-        broker.kill();
-        broker.start();
-        eprintln!("kill {:?}", t.elapsed());
-        broker.stop();
-        broker.start();
-        eprintln!("stop {:?}", t.elapsed());
-        broker.wipe();
-        eprintln!("wipe {:?}", t.elapsed());
-        drop(vhost);
-    }
 }

@@ -51,7 +51,7 @@ async fn reconcile(shared: &Shared) -> Result<(), DatabaseError> {
     let taken = shared.door.run(move |conn| {
         let mut taken = ledger::reclaim(conn, BATCH)?;
         for name in names {
-            taken += ledger::recall(conn, name, GRACE, BATCH)?;
+            taken += ledger::recall(conn, name, GRACE, 0, BATCH)?;
         }
         Ok(taken)
     });

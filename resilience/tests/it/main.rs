@@ -12,6 +12,8 @@ mod metrics;
 mod model;
 mod pages;
 mod proxy;
+#[cfg(feature = "rabbitmq")]
+mod rabbitmq;
 mod recovery;
 mod retries;
 mod rollback;

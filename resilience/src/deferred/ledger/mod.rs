@@ -218,10 +218,11 @@ pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> Qu
     .execute(conn)
 }
 
-/// Takes the row that a message names, to carry it out. Nothing when the message is stale. It may
-/// come before its sender has marked the row.
+/// Takes the row of this kind that a message names, to carry it out. Nothing when the message is
+/// stale. It may come before its sender has marked the row.
 pub(super) fn claim_sent(
     conn: &mut PgConnection,
+    kind: &str,
     id: Uuid,
     token: Uuid,
     lease: Duration,
@@ -231,13 +232,14 @@ pub(super) fn claim_sent(
          SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
              started_at = clock_timestamp(),
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id = $1 AND token = $2 AND state IN ('pending', 'sent')
+         WHERE id = $1 AND token = $2 AND kind = $4 AND state IN ('pending', 'sent')
          RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
                    strikes, not_before, started_at, last_error",
     )
     .bind::<SqlUuid, _>(id)
     .bind::<SqlUuid, _>(token)
     .bind::<BigInt, _>(micros(lease))
+    .bind::<Text, _>(kind)
     .get_result(conn)
     .optional()
 }
@@ -341,22 +343,30 @@ pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize>
     .execute(conn)
 }
 
-/// Takes back what the broker was given so long ago, to be given again. Returns how many.
+/// Takes back what the broker was given so long ago, to be given again: all but so many, which it
+/// still has. Returns how many.
 pub(super) fn recall(
     conn: &mut PgConnection,
     kind: &str,
     older_than: Duration,
+    but: i64,
     limit: i64,
 ) -> QueryResult<usize> {
     sql_query(
-        "UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
+        "WITH old AS MATERIALIZED (SELECT clock_timestamp() - $2 * interval '1 microsecond' AS at)
+         UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
          WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'sent' AND kind = $1
-                        AND sent_at <= clock_timestamp() - $2 * interval '1 microsecond'
-                      ORDER BY sent_at LIMIT $3 FOR UPDATE SKIP LOCKED)",
+                      WHERE state = 'sent' AND kind = $1 AND sent_at <= (SELECT at FROM old)
+                      ORDER BY sent_at
+                      LIMIT CASE WHEN $3 = 0 THEN $4 ELSE
+                          least($4, greatest(0, (SELECT count(*) FROM deferred
+                                                 WHERE state = 'sent' AND kind = $1
+                                                   AND sent_at <= (SELECT at FROM old)) - $3)) END
+                      FOR UPDATE SKIP LOCKED)",
     )
     .bind::<Text, _>(kind)
     .bind::<BigInt, _>(micros(older_than))
+    .bind::<BigInt, _>(but)
     .bind::<BigInt, _>(limit)
     .execute(conn)
 }

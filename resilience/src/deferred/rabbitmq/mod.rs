@@ -1,33 +1,60 @@
-//! RabbitMQ carries the calls.
+//! RabbitMQ carries the deferred calls to whoever is free. The only module that knows lapin.
+//!
+//! One [supervisor](supervise) owns everything: a connection to publish and one to consume,
+//! exchange and queues, the relay, the consumers and the reconciler. Whatever goes wrong ends all of
+//! it; the runtime does without the broker then, and it is built up again from nothing.
+#![doc = include_str!("../../../docs/rabbitmq.md")]
+
+mod address;
+mod consumer;
+mod line;
+mod message;
+mod reconciler;
+mod relay;
+mod session;
+mod topology;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::shared::{Broker, Shared};
+use tokio::time::sleep;
 
-/// Where the broker is.
-#[derive(Clone)]
-pub(super) struct Address(String);
+pub(super) use address::Address;
 
-impl Address {
-    /// An error says what it should look like, and not what it was: it holds a password.
-    pub(super) fn parse(address: &str) -> Result<Self, String> {
-        if address.starts_with("amqp://") || address.starts_with("amqps://") {
-            Ok(Self(address.to_owned()))
-        } else {
-            Err("it should look like amqp://user:password@host:port/vhost".to_owned())
+use self::session::Session;
+use self::topology::Names;
+use super::shared::Shared;
+use crate::retry::Backoff;
+
+/// A connection that lasted for so long was a good one: the next wait is a short one again.
+const LASTED: Duration = Duration::from_secs(10);
+
+/// Has the broker carry the calls whenever it is there. Ends when the runtime stops, after what runs
+/// was acked.
+pub(super) async fn supervise(shared: Arc<Shared>, address: Address) {
+    let backoff = Backoff::new();
+    let mut delays = backoff.delays();
+    let names = Names::new(&shared.app);
+    while !shared.stop.is_cancelled() {
+        let began = Instant::now();
+        let opened = tokio::select! {
+            opened = Session::open(&shared, &address, &names) => opened,
+            () = shared.stop.cancelled() => return,
+        };
+        let ended = match opened {
+            Ok(session) => session.run().await,
+            Err(fault) => Err(fault),
+        };
+        let Err(fault) = ended else { return };
+        if began.elapsed() > LASTED {
+            delays = backoff.delays();
+        }
+        let wait = delays.next().unwrap_or_default();
+        let wait_ms = u64::try_from(wait.as_millis()).unwrap_or(u64::MAX);
+        tracing::warn!(broker = %address, %fault, wait_ms, "no broker");
+        tokio::select! {
+            () = shared.stop.cancelled() => return,
+            () = sleep(wait) => {}
         }
     }
-}
-
-impl std::fmt::Debug for Address {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_tuple("Address").field(&self.0.len()).finish()
-    }
-}
-
-/// Keeps the broker in use until [`Shared::stop`] is cancelled, and returns when what it carries is
-/// given back or over. The carrier is to come: until then it says that the broker is away.
-pub(super) async fn supervise(shared: Arc<Shared>, _address: Address) {
-    shared.set_broker(Broker::Down);
-    shared.stop.cancelled().await;
 }

@@ -1,0 +1,71 @@
+//! Finds what the broker has lost: a disk, a queue, a message.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::time::{sleep, timeout};
+use tokio_util::sync::CancellationToken;
+
+use super::line::{ANSWER, Fault, Line};
+use super::topology::{self, Names};
+use crate::deferred::ledger;
+use crate::deferred::shared::Shared;
+
+const TICK: Duration = Duration::from_secs(1);
+
+/// Rows that were sent so long ago are lost when their queue is empty: what was delivered is
+/// running by then.
+const EMPTY: Duration = Duration::from_secs(5);
+
+/// Of the rows that were sent so long ago, those that the queue can't have are lost.
+const LONG: Duration = Duration::from_mins(5);
+
+/// Every so many ticks is looked for those.
+const SELDOM: u32 = 30;
+
+/// So many rows at a time.
+const LIMIT: i64 = 1000;
+
+pub(super) struct Reconciler {
+    pub(super) shared: Arc<Shared>,
+    pub(super) names: Names,
+    /// That of the consumers: it is never blocked.
+    pub(super) line: Arc<Line>,
+    pub(super) ending: CancellationToken,
+}
+
+impl Reconciler {
+    /// Ends with what ended the connection, or when it is told to.
+    pub(super) async fn run(self) -> Result<(), Fault> {
+        let channel = self.line.channel().await?;
+        let mut ticks = 0_u32;
+        loop {
+            tokio::select! {
+                () = self.ending.cancelled() => return Ok(()),
+                () = sleep(TICK) => {}
+            }
+            ticks = ticks.wrapping_add(1);
+            for kind in self.shared.names() {
+                let waiting = topology::waiting(&channel, &self.names, kind).await?;
+                if waiting == 0 {
+                    self.recall(kind, EMPTY, 0).await;
+                } else if ticks.is_multiple_of(SELDOM) {
+                    self.recall(kind, LONG, waiting.into()).await;
+                }
+            }
+        }
+    }
+
+    /// Has all rows published again that were sent so long ago, but for as many as still wait.
+    async fn recall(&self, kind: &'static str, older_than: Duration, but: i64) {
+        let recalling = self
+            .shared
+            .door
+            .run(move |conn| ledger::recall(conn, kind, older_than, but, LIMIT));
+        // The ledger being away is seen, and told, by whoever needs it.
+        if let Ok(Ok(rows @ 1..)) = timeout(ANSWER, recalling).await {
+            tracing::warn!(kind, rows, "the broker has lost messages: they are published again");
+            self.shared.relay.notify_one();
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! Losing the broker, or part of it, loses nothing.
+
+use std::time::Duration;
+
+use backing::rabbitmq::testing::TestBroker;
+use lapin::options::ExchangeDeleteOptions;
+use lapin::types::FieldTable;
+use resilience::deferred::Broker;
+use tokio::task::block_in_place;
+
+use super::rig::{OTHER, Others, Rig, WORK, Works, settings, until};
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publish_that_finds_no_queue_is_not_taken_for_sent_and_arrives_later() {
+    let rig = Rig::new();
+    let running = rig.start().await;
+    // Nothing of it is run, so that what counts as sent can be seen; the other kind shares its
+    // batches, and has its queue.
+    running.deferred.breaker::<Works>().force_open();
+    running.deferred.breaker::<Others>().force_open();
+    let (_connection, channel) = rig.channel().await;
+    let unbound = channel.queue_unbind(
+        WORK.into(),
+        "shop.v1".into(),
+        "work".into(),
+        FieldTable::default(),
+    );
+    unbound.await.unwrap();
+    let mixed = rig.defer(50).len() + rig.defer_all::<Others>(50).len();
+    running.deferred.nudge();
+    // Rebuilt, and published again: what is sent is what the queues have.
+    until(Duration::from_secs(30), "all of it is in the queues", || {
+        rig.count("sent") == mixed as u64
+    })
+    .await;
+    let ready = |name: &str| rig.queue(name).map_or(0, |queue| queue.ready);
+    until(Duration::from_secs(20), "each message is in its queue", || {
+        ready(WORK) == 50 && ready(OTHER) >= 50
+    })
+    .await;
+    running.deferred.breaker::<Works>().reset();
+    running.deferred.breaker::<Others>().reset();
+    rig.all_done(100).await;
+    assert_eq!(rig.outside.all_runs(), 100);
+    rig.queues_are_empty(0).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_deleted_queue_or_exchange_is_declared_again_and_its_calls_published_again() {
+    let rig = Rig::new();
+    let running = rig.start().await;
+    let breaker = running.deferred.breaker::<Works>().clone();
+    breaker.force_open();
+    rig.defer(40);
+    running.deferred.nudge();
+    until(Duration::from_secs(20), "they are sent", || rig.count("sent") == 40).await;
+    assert!(block_in_place(|| rig.broker.delete_queue(rig.vhost.name(), WORK)));
+    let ready = || rig.queue(WORK).map_or(0, |queue| queue.ready);
+    until(Duration::from_secs(30), "they are published again", || ready() == 40).await;
+    let (_connection, channel) = rig.channel().await;
+    channel.exchange_delete("shop.v1".into(), ExchangeDeleteOptions::default()).await.unwrap();
+    rig.defer(40);
+    running.deferred.nudge();
+    until(Duration::from_secs(30), "all are published", || rig.count("sent") == 80).await;
+    breaker.reset();
+    rig.all_done(80).await;
+    assert_eq!(rig.outside.all_runs(), 80);
+    rig.queues_are_empty(0).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn connections_closed_in_the_middle_of_confirms_lose_nothing_and_double_nothing() {
+    // Its own node: all connections of the node are closed.
+    let rig = Rig::dedicated();
+    let running = rig.start().await;
+    for round in 1..=10 {
+        rig.defer(200);
+        running.deferred.nudge();
+        until(Duration::from_secs(20), "some are under way", || {
+            rig.count("done") > (round - 1) * 200
+        })
+        .await;
+        block_in_place(|| rig.broker.close_connections());
+    }
+    rig.all_done(2000).await;
+    running.broker(Broker::Work).await;
+    rig.queues_are_empty(0).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_killed_and_restarted_still_has_its_messages() {
+    let rig = Rig::dedicated();
+    // Nobody consumes: one runtime that only publishes, as its gate is forced open.
+    let running = rig.start().await;
+    running.deferred.breaker::<Works>().force_open();
+    rig.defer(100);
+    running.deferred.nudge();
+    until(Duration::from_secs(20), "they are sent", || rig.count("sent") == 100).await;
+    running.stop().await;
+    block_in_place(|| {
+        rig.broker.kill();
+        rig.broker.start();
+    });
+    until(Duration::from_secs(20), "they are there", || {
+        rig.queue(WORK).is_some_and(|queue| queue.ready == 100)
+    })
+    .await;
+    assert_eq!(rig.count("sent"), 100);
+    let next = rig.start().await;
+    rig.all_done(100).await;
+    // Its messages, and no others, were carried out.
+    assert_eq!(rig.outside.all_runs(), 100);
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_that_lost_its_disk_is_given_everything_again() {
+    let rig = Rig::dedicated();
+    let running = rig.start().await;
+    running.deferred.breaker::<Works>().force_open();
+    rig.defer(100);
+    running.deferred.nudge();
+    until(Duration::from_secs(20), "they are sent", || rig.count("sent") == 100).await;
+    running.stop().await;
+    // While nobody looks: the rows say sent, and the broker is empty.
+    block_in_place(|| rig.broker.wipe());
+    assert_eq!(rig.count("sent"), 100);
+    let next = rig.start().await;
+    rig.all_done(100).await;
+    assert_eq!(rig.outside.all_runs(), 100);
+    next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_memory_alarm_counts_as_away_and_its_end_as_back() {
+    let rig = Rig::dedicated();
+    let running = rig.start().await;
+    block_in_place(|| rig.broker.set_memory_alarm(true));
+    rig.defer(50);
+    running.deferred.nudge();
+    running.broker(Broker::Down).await;
+    rig.all_done(50).await;
+    block_in_place(|| rig.broker.set_memory_alarm(false));
+    running.broker(Broker::Work).await;
+    rig.defer(50);
+    running.deferred.nudge();
+    rig.all_done(100).await;
+    rig.queues_are_empty(0).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_broker_absent_at_the_start_is_done_without_and_taken_up_when_it_comes_and_goes() {
+    let rig = Rig::dedicated();
+    block_in_place(|| rig.broker.stop());
+    let running = rig.launch(settings("work"));
+    rig.defer(20);
+    running.deferred.nudge();
+    rig.all_done(20).await;
+    assert_eq!(running.deferred.broker(), Broker::Down);
+    let mut expected = 20;
+    let lose: [fn(&TestBroker); 2] = [TestBroker::stop, TestBroker::kill];
+    for lose in lose {
+        block_in_place(|| rig.broker.start());
+        running.broker(Broker::Work).await;
+        rig.defer(20);
+        running.deferred.nudge();
+        rig.all_done(expected + 20).await;
+        block_in_place(|| lose(&rig.broker));
+        running.broker(Broker::Down).await;
+        rig.defer(20);
+        running.deferred.nudge();
+        expected += 40;
+        rig.all_done(expected).await;
+    }
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_frozen_broker_is_noticed_and_done_without() {
+    let rig = Rig::dedicated();
+    let running = rig.start().await;
+    block_in_place(|| rig.broker.freeze());
+    rig.defer(20);
+    running.deferred.nudge();
+    let noticed = std::time::Instant::now();
+    running.broker(Broker::Down).await;
+    assert!(noticed.elapsed() < Duration::from_secs(12), "{:?}", noticed.elapsed());
+    rig.all_done(20).await;
+    block_in_place(|| rig.broker.thaw());
+    running.broker(Broker::Work).await;
+    rig.defer(20);
+    running.deferred.nudge();
+    rig.all_done(40).await;
+    rig.queues_are_empty(0).await;
+    running.stop().await;
+}

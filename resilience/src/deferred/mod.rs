@@ -5,6 +5,7 @@
 
 mod builder;
 mod call;
+mod combine;
 mod database;
 mod direct;
 mod executor;
@@ -36,4 +37,4 @@ pub use shared::Broker;
 pub use submit::{SubmitError, Submitted};
 
 /// The ledger's schema: run it before the service's own migrations, or with them.
-pub static MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");

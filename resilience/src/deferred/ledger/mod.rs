@@ -3,9 +3,13 @@
 //! Who may act on a row is told by its token. Each step that somebody takes on a row names the token
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
 //! database's.
+//!
+//! Statements on several rows lock them in the order of their ids, or skip those that are locked, so
+//! that no two wait for each other.
 
 mod operators;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -200,7 +204,9 @@ pub(super) fn claim_to_send(
 pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
-         WHERE id = ANY($1) AND token = $2 AND state = 'pending'",
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
+                      ORDER BY id FOR UPDATE)",
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<SqlUuid, _>(token)
@@ -211,37 +217,42 @@ pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryR
 pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET token = NULL, lease_until = NULL
-         WHERE id = ANY($1) AND token = $2 AND state = 'pending'",
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
+                      ORDER BY id FOR UPDATE)",
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<SqlUuid, _>(token)
     .execute(conn)
 }
 
-/// Takes the row of this kind that a message names, to carry it out. Nothing when the message is
-/// stale. It may come before its sender has marked the row.
+/// Takes the rows of this kind that messages name, by id and token, to carry them out. Without those
+/// whose message is stale. A message may come before its sender has marked the row.
 pub(super) fn claim_sent(
     conn: &mut PgConnection,
     kind: &str,
-    id: Uuid,
-    token: Uuid,
+    messages: &[(Uuid, Uuid)],
     lease: Duration,
-) -> QueryResult<Option<Row>> {
+) -> QueryResult<Vec<Row>> {
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = messages.iter().copied().unzip();
     sql_query(
         "UPDATE deferred
          SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
              started_at = clock_timestamp(),
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id = $1 AND token = $2 AND kind = $4 AND state IN ('pending', 'sent')
+         WHERE id IN (SELECT deferred.id FROM deferred
+                      JOIN unnest($1, $2) AS message (id, token)
+                          ON deferred.id = message.id AND deferred.token = message.token
+                      WHERE kind = $4 AND state IN ('pending', 'sent')
+                      ORDER BY deferred.id FOR UPDATE OF deferred)
          RETURNING id, token, kind, payload::text AS payload, context::text AS context, attempts,
                    strikes, not_before, started_at, last_error",
     )
-    .bind::<SqlUuid, _>(id)
-    .bind::<SqlUuid, _>(token)
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<SqlUuid>, _>(tokens)
     .bind::<BigInt, _>(micros(lease))
     .bind::<Text, _>(kind)
-    .get_result(conn)
-    .optional()
+    .load(conn)
 }
 
 /// Still at it. False when somebody else has taken over.
@@ -273,6 +284,33 @@ pub(super) fn finish(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryRes
     .bind::<SqlUuid, _>(token)
     .execute(conn)
     .map(|rows| rows == 1)
+}
+
+/// [`finish`] for several, by id and token: those that are ours still.
+pub(super) fn finish_all(
+    conn: &mut PgConnection,
+    calls: &[(Uuid, Uuid)],
+) -> QueryResult<HashSet<Uuid>> {
+    #[derive(QueryableByName)]
+    struct Finished {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+    }
+
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = calls.iter().copied().unzip();
+    let finished: Vec<Finished> = sql_query(
+        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
+                             ended_at = clock_timestamp()
+         WHERE id IN (SELECT deferred.id FROM deferred
+                      JOIN unnest($1, $2) AS mine (id, token)
+                          ON deferred.id = mine.id AND deferred.token = mine.token
+                      WHERE state = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
+         RETURNING id",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<SqlUuid>, _>(tokens)
+    .load(conn)?;
+    Ok(finished.into_iter().map(|row| row.id).collect())
 }
 
 /// It is to be repeated, after this. What counts for nothing gives its strike back.
@@ -374,9 +412,9 @@ pub(super) fn recall(
 /// How long until the next row of these kinds is due; nothing when there is none.
 pub(super) fn next_due(conn: &mut PgConnection, kinds: &[&str]) -> QueryResult<Option<Duration>> {
     let wait: Wait = sql_query(
-        "SELECT greatest(0, ceil(extract(epoch FROM
+        "SELECT ceil(extract(epoch FROM
                     min(greatest(not_before, coalesce(lease_until, not_before))) - clock_timestamp())
-                    * 1000000))::bigint AS micros
+                    * 1000000)::bigint AS micros
          FROM (SELECT unnest($1) AS kind) AS kinds
          CROSS JOIN LATERAL (SELECT not_before, lease_until FROM deferred
                              WHERE deferred.kind = kinds.kind AND state = 'pending' AND mode = 'call'

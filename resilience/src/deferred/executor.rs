@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::counts;
 use super::database::DatabaseError;
 use super::handler::HandlerError;
-use super::kind::{Kind, Output, Place};
+use super::kind::{Kind, Made, Output, Place};
 use super::ledger::{self, Row};
 use super::shared::Shared;
 use crate::breaker::{Permit, State};
@@ -296,6 +296,14 @@ impl Run<'_> {
         hooks_failed: &Arc<AtomicU32>,
     ) -> Result<bool, DatabaseError> {
         let (id, token) = (self.row.id, self.row.token);
+        let ends = self.until.max(Instant::now() + Duration::from_millis(100));
+        if let Plan::Done(output) = plan {
+            let made = Made { id, token, output: Arc::clone(output) };
+            let together = self.kind.ends.ask(&self.shared.door, made);
+            if let Ok(Some(mine)) = timeout_at(ends, together).await {
+                return Ok(mine);
+            }
+        }
         let handler = Arc::clone(&self.kind.handler);
         let hooks_failed = Arc::clone(hooks_failed);
         let plan = plan.clone();
@@ -322,7 +330,6 @@ impl Run<'_> {
             }
             hook.map(|()| true)
         };
-        let ends = self.until.max(Instant::now() + Duration::from_millis(100));
         match timeout_at(ends, self.shared.door.run(work)).await {
             Ok(result) => result,
             Err(late) => Err(DatabaseError::new(late)),

@@ -10,8 +10,9 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
 use uuid::Uuid;
 
+use super::combine::Combiner;
 use super::handler::{Attempt, Handler, HandlerError};
-use super::ledger::Row;
+use super::ledger::{self, Row};
 use super::settings::Settings;
 use super::slots::{Slot, Slots};
 use crate::breaker::{Breaker, Permit, Rejection, State};
@@ -27,6 +28,18 @@ pub(super) struct Kind {
     /// Told when there may be something to do: a row was deferred, the gate may have opened.
     pub(super) wake: Notify,
     pub(super) handler: Arc<dyn Carries>,
+    /// Of messages, by id and token. Nothing for one that is stale.
+    #[cfg(feature = "rabbitmq")]
+    pub(super) claims: Arc<Combiner<(Uuid, Uuid), Option<Row>>>,
+    /// Of calls that were made. False when somebody else has taken over.
+    pub(super) ends: Arc<Combiner<Made, bool>>,
+}
+
+/// A call that was made.
+pub(super) struct Made {
+    pub(super) id: Uuid,
+    pub(super) token: Uuid,
+    pub(super) output: Output,
 }
 
 /// Leave to carry out one row: from the gate, and a place. Get it *before* the row is claimed, so
@@ -50,13 +63,21 @@ impl Kind {
             .breaker
             .clone()
             .unwrap_or_else(|| Breaker::builder(H::KIND).probe_lease(settings.timeout * 2).build());
+        let name = H::KIND;
+        #[cfg(feature = "rabbitmq")]
+        let lease = settings.lease;
+        let handler: Arc<dyn Carries> = Arc::new(Typed(Arc::new(handler)));
+        let ending = Arc::clone(&handler);
         Self {
-            name: H::KIND,
+            name,
             slots: Arc::new(Slots::new(settings.concurrency)),
             settings,
             gate,
             wake: Notify::new(),
-            handler: Arc::new(Typed(Arc::new(handler))),
+            handler,
+            #[cfg(feature = "rabbitmq")]
+            claims: Combiner::new(move |conn, messages| claim(conn, name, messages, lease)),
+            ends: Combiner::new(move |conn, made| end(conn, &*ending, made)),
         }
     }
 
@@ -96,6 +117,30 @@ impl fmt::Debug for Kind {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Kind").field("name", &self.name).finish_non_exhaustive()
     }
+}
+
+/// A message that came twice gets its row once.
+#[cfg(feature = "rabbitmq")]
+fn claim(
+    conn: &mut PgConnection,
+    kind: &str,
+    messages: &[(Uuid, Uuid)],
+    lease: std::time::Duration,
+) -> QueryResult<Vec<Option<Row>>> {
+    let rows = ledger::claim_sent(conn, kind, messages, lease)?;
+    let mut rows: std::collections::HashMap<_, _> =
+        rows.into_iter().map(|row| ((row.id, row.token), row)).collect();
+    Ok(messages.iter().map(|message| rows.remove(message)).collect())
+}
+
+fn end(conn: &mut PgConnection, handler: &dyn Carries, made: &[Made]) -> QueryResult<Vec<bool>> {
+    let calls: Vec<_> = made.iter().map(|made| (made.id, made.token)).collect();
+    let finished = ledger::finish_all(conn, &calls)?;
+    let end = |made: &Made| {
+        let mine = finished.contains(&made.id);
+        if mine { handler.done(conn, made.id, &made.output).map(|()| true) } else { Ok(false) }
+    };
+    made.iter().map(end).collect()
 }
 
 /// What a handler's call came to, without its type.

@@ -7,6 +7,7 @@
 
 mod builder;
 mod call;
+mod combine;
 mod counts;
 mod database;
 mod direct;

@@ -3,9 +3,13 @@
 //! Who may act on a row is told by its token. Each step that somebody takes on a row names the token
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
 //! database's: as a question of its own, or no index would be asked about a moment that passes.
+//!
+//! Statements on several rows lock them in the order of their ids, or skip those that are locked, so
+//! that no two wait for each other.
 
 mod operators;
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
@@ -208,7 +212,9 @@ pub(super) fn claim_to_send(
 pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
-         WHERE id = ANY($1) AND token = $2 AND state = 'pending'",
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
+                      ORDER BY id FOR UPDATE)",
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<SqlUuid, _>(token)
@@ -220,38 +226,43 @@ pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryR
 pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     sql_query(
         "UPDATE deferred SET token = NULL, lease_until = NULL
-         WHERE id = ANY($1) AND token = $2 AND state = 'pending'",
+         WHERE id IN (SELECT id FROM deferred
+                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
+                      ORDER BY id FOR UPDATE)",
     )
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<SqlUuid, _>(token)
     .execute(conn)
 }
 
-/// Takes the row of this kind that a message names, to carry it out. Nothing when the message is
-/// stale. It may come before its sender has marked the row.
+/// Takes the rows of this kind that messages name, by id and token, to carry them out. Without those
+/// whose message is stale. A message may come before its sender has marked the row.
 #[cfg(feature = "rabbitmq")]
 pub(super) fn claim_sent(
     conn: &mut PgConnection,
     kind: &str,
-    id: Uuid,
-    token: Uuid,
+    messages: &[(Uuid, Uuid)],
     lease: Duration,
-) -> QueryResult<Option<Row>> {
+) -> QueryResult<Vec<Row>> {
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = messages.iter().copied().unzip();
     sql_query(
         "UPDATE deferred
          SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
              started_at = clock_timestamp(),
              lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id = $1 AND token = $2 AND kind = $4 AND state IN ('pending', 'sent')
+         WHERE id IN (SELECT deferred.id FROM deferred
+                      JOIN unnest($1, $2) AS message (id, token)
+                          ON deferred.id = message.id AND deferred.token = message.token
+                      WHERE kind = $4 AND state IN ('pending', 'sent')
+                      ORDER BY deferred.id FOR UPDATE OF deferred)
          RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
                    strikes, not_before, started_at, last_error, alone",
     )
-    .bind::<SqlUuid, _>(id)
-    .bind::<SqlUuid, _>(token)
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<SqlUuid>, _>(tokens)
     .bind::<BigInt, _>(micros(lease))
     .bind::<Text, _>(kind)
-    .get_result(conn)
-    .optional()
+    .load(conn)
 }
 
 /// Still at it. False when somebody else has taken over.
@@ -292,6 +303,33 @@ pub(super) fn finish(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryRes
     .bind::<SqlUuid, _>(token)
     .execute(conn)
     .map(|rows| rows == 1)
+}
+
+/// [`finish`] for several, by id and token: those that are ours still.
+pub(super) fn finish_all(
+    conn: &mut PgConnection,
+    calls: &[(Uuid, Uuid)],
+) -> QueryResult<HashSet<Uuid>> {
+    #[derive(QueryableByName)]
+    struct Finished {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+    }
+
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = calls.iter().copied().unzip();
+    let finished: Vec<Finished> = sql_query(
+        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
+                             ended_at = clock_timestamp()
+         WHERE id IN (SELECT deferred.id FROM deferred
+                      JOIN unnest($1, $2) AS mine (id, token)
+                          ON deferred.id = mine.id AND deferred.token = mine.token
+                      WHERE state = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
+         RETURNING id",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<SqlUuid>, _>(tokens)
+    .load(conn)?;
+    Ok(finished.into_iter().map(|row| row.id).collect())
 }
 
 /// It is to be repeated, after this. What counts for nothing gives its strike back.

@@ -200,13 +200,11 @@ impl Consumer {
 
     async fn deliver(&self, message: Message, delivery: &Delivery, place: Place) -> Delivered {
         let Message { id, token } = message;
-        let (since, lease) = (Instant::now(), self.kind.settings.lease);
-        let name = self.kind.name;
-        let claiming =
-            self.shared.door.run(move |conn| ledger::claim_sent(conn, name, id, token, lease));
+        let (since, name) = (Instant::now(), self.kind.name);
+        let claiming = self.kind.claims.ask(&self.shared.door, (id, token));
         let row = match timeout(ANSWER, claiming).await {
-            Ok(Ok(row)) => row,
-            Ok(Err(_)) | Err(_) => {
+            Ok(Some(row)) => row,
+            Ok(None) | Err(_) => {
                 place.unused();
                 self.away.notify_one();
                 requeue(delivery).await;

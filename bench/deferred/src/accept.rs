@@ -1,0 +1,81 @@
+//! What it costs to write a call down.
+
+use std::time::{Duration, Instant};
+
+use diesel::connection::SimpleConnection as _;
+use diesel::sql_types::{Text, Uuid as SqlUuid};
+use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
+use resilience::deferred::{Deferral, defer};
+use uuid::Uuid;
+
+use crate::ground::{Ground, Ledger, Nothing};
+
+const ROUNDS: usize = 3_000;
+
+/// Each a transaction of its own, on one connection.
+pub(crate) struct Accept {
+    /// One row with an id, a kind and a payload.
+    pub(crate) bare: Times,
+    pub(crate) deferred: Times,
+}
+
+#[derive(Clone, Copy)]
+pub(crate) struct Times {
+    pub(crate) p50: Duration,
+    pub(crate) p99: Duration,
+}
+
+impl Times {
+    pub(crate) fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
+        Self { p50: at(50), p99: at(99) }
+    }
+}
+
+/// Both in turn: what disturbs one disturbs both.
+pub(crate) fn measure(ground: &Ground) -> Accept {
+    let ledger = ground.ledger();
+    let mut conn = ledger.connect();
+    conn.batch_execute(
+        "CREATE TABLE bare (id UUID PRIMARY KEY, kind TEXT NOT NULL, payload JSON NOT NULL,
+                            created_at TIMESTAMPTZ NOT NULL DEFAULT now())",
+    )
+    .expect("a table");
+    let (mut bare, mut deferred) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        bare.push(time(|| insert(&mut conn)));
+        deferred.push(time(|| write_down(&mut conn)));
+    }
+    Accept { bare: Times::of(bare), deferred: Times::of(deferred) }
+}
+
+pub(crate) fn deferring(ledger: &Ledger) -> Times {
+    let mut conn = ledger.connect();
+    let times = Times::of((0..ROUNDS / 3).map(|_| time(|| write_down(&mut conn))).collect());
+    conn.batch_execute("DELETE FROM deferred WHERE state = 'pending'").expect("it is emptied");
+    times
+}
+
+fn time(work: impl FnOnce()) -> Duration {
+    let began = Instant::now();
+    work();
+    began.elapsed()
+}
+
+fn insert(conn: &mut PgConnection) {
+    let inserted = conn.transaction(|conn| {
+        sql_query("INSERT INTO bare (id, kind, payload) VALUES ($1, $2, $3::json)")
+            .bind::<SqlUuid, _>(Uuid::now_v7())
+            .bind::<Text, _>("no-op")
+            .bind::<Text, _>("42")
+            .execute(conn)
+    });
+    assert_eq!(inserted, Ok(1));
+}
+
+fn write_down(conn: &mut PgConnection) {
+    let call = Deferral::new::<Nothing>(Uuid::now_v7(), &42).expect("a number");
+    let deferred = conn.transaction(|conn| defer(conn, &call));
+    assert_eq!(deferred, Ok(true));
+}

@@ -1,0 +1,157 @@
+//! Calls per second, from the first commit to the last end.
+
+use std::time::Instant;
+
+use diesel::Connection as _;
+use futures_util::StreamExt as _;
+use futures_util::future::join_all;
+use lapin::options::{
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
+    QueueDeclareOptions,
+};
+use lapin::types::{AMQPValue, FieldTable, ShortString};
+use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
+use resilience::breaker::Breaker;
+use resilience::deferred::{Broker, Deferral, Deferred, Settings, defer};
+use tokio::sync::{mpsc, oneshot};
+use uuid::Uuid;
+
+use crate::ground::{Ground, Ledger, Nothing, until_done};
+
+/// Calls per round, deferred so many in a transaction.
+const CALLS: u32 = 10_000;
+const PER_COMMIT: usize = 100;
+const ROUNDS: usize = 3;
+
+/// Handlers that run at once, and messages that a consumer may hold.
+const AT_ONCE: u16 = 50;
+
+/// Unconfirmed messages at once.
+const WINDOW: usize = 200;
+
+/// Calls per second: medians of the rounds.
+pub(crate) struct Carry {
+    /// Publishing with confirms, consuming, acknowledging, on the same kind of queue.
+    pub(crate) bare: f64,
+    pub(crate) rabbitmq: f64,
+    pub(crate) ledger_only: f64,
+}
+
+pub(crate) async fn measure(ground: &Ground) -> Carry {
+    let (mut bare, mut rabbitmq, mut alone) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        let (vhost, ledger) = (ground.vhost(), ground.ledger());
+        bare.push(messages(vhost.url()).await);
+        rabbitmq.push(calls(&ledger, Some(vhost.url())).await);
+        alone.push(calls(&ground.ledger(), None).await);
+    }
+    Carry { bare: median(bare), rabbitmq: median(rabbitmq), ledger_only: median(alone) }
+}
+
+pub(crate) async fn ledger_only(ledger: &Ledger) -> f64 {
+    let mut rounds = Vec::new();
+    for _ in 0..ROUNDS {
+        rounds.push(calls(ledger, None).await);
+    }
+    median(rounds)
+}
+
+fn median(mut values: Vec<f64>) -> f64 {
+    values.sort_by(f64::total_cmp);
+    values[values.len() / 2]
+}
+
+fn rate(began: Instant) -> f64 {
+    f64::from(CALLS) / began.elapsed().as_secs_f64()
+}
+
+async fn calls(ledger: &Ledger, broker: Option<&str>) -> f64 {
+    let (ran, mut runs) = mpsc::unbounded_channel();
+    let breaker = Breaker::builder("nothing").build();
+    let settings = Settings::new().concurrency(AT_ONCE.into()).breaker(breaker);
+    let mut builder = Deferred::builder(ledger.pool()).app("bench").handler(Nothing(ran), settings);
+    if let Some(broker) = broker {
+        builder = builder.amqp(broker);
+    }
+    let runtime = builder.build().expect("a runtime");
+    let deferred = runtime.handle();
+    let (stop, stopped) = oneshot::channel::<()>();
+    let running = tokio::spawn(runtime.run(async {
+        let _ = stopped.await;
+    }));
+    if broker.is_some() {
+        let mut state = deferred.watch_broker();
+        state.wait_for(|state| *state == Broker::Work).await.expect("it runs");
+    }
+    let began = Instant::now();
+    let mut conn = ledger.connect();
+    let nudge = deferred.clone();
+    let accepting = tokio::task::spawn_blocking(move || {
+        let payloads: Vec<u32> = (0..CALLS).collect();
+        for payloads in payloads.chunks(PER_COMMIT) {
+            let committed = conn.transaction(|conn| {
+                payloads.iter().try_for_each(|payload| {
+                    let call = Deferral::new::<Nothing>(Uuid::now_v7(), payload);
+                    defer(conn, &call.expect("a number")).map(drop)
+                })
+            });
+            committed.expect("it is written down");
+            nudge.nudge();
+        }
+    });
+    accepting.await.expect("it accepts");
+    for _ in 0..CALLS {
+        runs.recv().await.expect("it runs");
+    }
+    until_done(ledger).await;
+    let rate = rate(began);
+    let _ = stop.send(());
+    running.await.expect("it ends");
+    rate
+}
+
+/// The same messages without a ledger.
+async fn messages(url: &str) -> f64 {
+    let connect = || Connection::connect(url, ConnectionProperties::default());
+    let (publisher, consumer) = (connect().await.expect("RabbitMQ"), connect().await.expect("RabbitMQ"));
+    let (to, from) = (channel(&publisher).await, channel(&consumer).await);
+    let mut arguments = FieldTable::default();
+    arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
+    let queue = ShortString::from("bare");
+    to.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await.expect("a queue");
+    to.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
+    from.basic_qos(AT_ONCE, BasicQosOptions::default()).await.expect("a prefetch");
+    let consume = BasicConsumeOptions::default();
+    let mut deliveries = from
+        .basic_consume(queue.clone(), "bench".into(), consume, FieldTable::default())
+        .await
+        .expect("a consumer");
+    let body = format!(r#"{{"id":"{}","token":"{}"}}"#, Uuid::now_v7(), Uuid::new_v4());
+    let began = Instant::now();
+    let publishing = tokio::spawn(async move {
+        let messages: Vec<u32> = (0..CALLS).collect();
+        for window in messages.chunks(WINDOW) {
+            let mut confirms = Vec::with_capacity(window.len());
+            for _ in window {
+                let options = BasicPublishOptions { mandatory: true, ..Default::default() };
+                let properties = BasicProperties::default().with_delivery_mode(2);
+                let sent =
+                    to.basic_publish("".into(), queue.clone(), options, body.as_bytes(), properties);
+                confirms.push(sent.await.expect("it is sent"));
+            }
+            for confirmed in join_all(confirms).await {
+                assert!(confirmed.expect("it is confirmed").is_ack());
+            }
+        }
+    });
+    for _ in 0..CALLS {
+        let delivery = deliveries.next().await.expect("a message").expect("a message");
+        delivery.ack(BasicAckOptions::default()).await.expect("it is acknowledged");
+    }
+    publishing.await.expect("it publishes");
+    rate(began)
+}
+
+async fn channel(connection: &Connection) -> Channel {
+    connection.create_channel().await.expect("a channel")
+}

@@ -1,0 +1,87 @@
+//! Many small writes in one commit: what comes while one is under way shares the next.
+//!
+//! Nothing waits for company: the first question is asked at once. A commit costs its sync, whoever
+//! is in it, so that under load the ledger does many times as many calls per second.
+
+use std::fmt;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use diesel::{PgConnection, QueryResult};
+use tokio::sync::oneshot;
+
+use super::database::Door;
+
+/// How many questions share a transaction at the most.
+const MOST: usize = 100;
+
+/// Answers all questions, in their order.
+pub(super) type Answer<Q, A> = Arc<dyn Fn(&mut PgConnection, &[Q]) -> QueryResult<Vec<A>> + Send + Sync>;
+
+/// Puts questions together.
+pub(super) struct Combiner<Q, A> {
+    answer: Answer<Q, A>,
+    queue: Mutex<Queue<Q, A>>,
+}
+
+struct Queue<Q, A> {
+    waiting: Vec<(Q, oneshot::Sender<A>)>,
+    /// Somebody is asking, and will take those that wait.
+    busy: bool,
+}
+
+impl<Q: Send + 'static, A: Send + 'static> Combiner<Q, A> {
+    pub(super) fn new(
+        answer: impl Fn(&mut PgConnection, &[Q]) -> QueryResult<Vec<A>> + Send + Sync + 'static,
+    ) -> Arc<Self> {
+        let queue = Mutex::new(Queue { waiting: Vec::new(), busy: false });
+        Arc::new(Self { answer: Arc::new(answer), queue })
+    }
+
+    /// The answer, committed. Nothing when the transaction failed for whatever reason, which may be
+    /// somebody else's question: ask by yourself then.
+    pub(super) async fn ask(self: &Arc<Self>, door: &Door, question: Q) -> Option<A> {
+        let (sender, answer) = oneshot::channel();
+        let leads = {
+            let mut queue = self.lock();
+            queue.waiting.push((question, sender));
+            !std::mem::replace(&mut queue.busy, true)
+        };
+        if leads {
+            // In a task: who asked first may be cut off, and the others count on it.
+            tokio::spawn(Arc::clone(self).lead(door.clone()));
+        }
+        answer.await.ok()
+    }
+
+    async fn lead(self: Arc<Self>, door: Door) {
+        loop {
+            let batch = {
+                let mut queue = self.lock();
+                let count = queue.waiting.len().min(MOST);
+                if count == 0 {
+                    queue.busy = false;
+                    return;
+                }
+                queue.waiting.drain(..count).collect::<Vec<_>>()
+            };
+            let (questions, senders): (Vec<Q>, Vec<_>) = batch.into_iter().unzip();
+            let answer = Arc::clone(&self.answer);
+            if let Ok(answers) = door.run(move |conn| answer(conn, &questions)).await {
+                for (sender, answer) in senders.into_iter().zip(answers) {
+                    // Whoever doesn't wait any more is served by the lease.
+                    let _ = sender.send(answer);
+                }
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Queue<Q, A>> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl<Q, A> fmt::Debug for Combiner<Q, A> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Combiner").finish_non_exhaustive()
+    }
+}

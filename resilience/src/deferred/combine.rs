@@ -15,7 +15,8 @@ use super::database::Door;
 const MOST: usize = 100;
 
 /// Answers all questions, in their order.
-pub(super) type Answer<Q, A> = Arc<dyn Fn(&mut PgConnection, &[Q]) -> QueryResult<Vec<A>> + Send + Sync>;
+pub(super) type Answer<Q, A> =
+    Arc<dyn Fn(&mut PgConnection, &[Q]) -> QueryResult<Vec<A>> + Send + Sync>;
 
 /// Puts questions together.
 pub(super) struct Combiner<Q, A> {

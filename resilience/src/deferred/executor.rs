@@ -13,7 +13,7 @@ use tracing::Instrument as _;
 use super::counts;
 use super::database::DatabaseError;
 use super::handler::HandlerError;
-use super::kind::{Kind, Made, Output, Place};
+use super::kind::{Finished, Kind, Output, Place};
 use super::ledger::{self, Row};
 use super::shared::Shared;
 use crate::breaker::{Permit, State};
@@ -298,7 +298,7 @@ impl Run<'_> {
         let (id, token) = (self.row.id, self.row.token);
         let ends = self.until.max(Instant::now() + Duration::from_millis(100));
         if let Plan::Done(output) = plan {
-            let made = Made { id, token, output: Arc::clone(output) };
+            let made = Finished { id, token, output: Arc::clone(output) };
             let together = self.kind.ends.ask(&self.shared.door, made);
             if let Ok(Some(mine)) = timeout_at(ends, together).await {
                 return Ok(mine);

@@ -32,11 +32,11 @@ pub(super) struct Kind {
     #[cfg(feature = "rabbitmq")]
     pub(super) claims: Arc<Combiner<(Uuid, Uuid), Option<Row>>>,
     /// Of calls that were made. False when somebody else has taken over.
-    pub(super) ends: Arc<Combiner<Made, bool>>,
+    pub(super) ends: Arc<Combiner<Finished, bool>>,
 }
 
 /// A call that was made.
-pub(super) struct Made {
+pub(super) struct Finished {
     pub(super) id: Uuid,
     pub(super) token: Uuid,
     pub(super) output: Output,
@@ -133,10 +133,14 @@ fn claim(
     Ok(messages.iter().map(|message| rows.remove(message)).collect())
 }
 
-fn end(conn: &mut PgConnection, handler: &dyn Carries, made: &[Made]) -> QueryResult<Vec<bool>> {
+fn end(
+    conn: &mut PgConnection,
+    handler: &dyn Carries,
+    made: &[Finished],
+) -> QueryResult<Vec<bool>> {
     let calls: Vec<_> = made.iter().map(|made| (made.id, made.token)).collect();
     let finished = ledger::finish_all(conn, &calls)?;
-    let end = |made: &Made| {
+    let end = |made: &Finished| {
         let mine = finished.contains(&made.id);
         if mine { handler.done(conn, made.id, &made.output).map(|()| true) } else { Ok(false) }
     };

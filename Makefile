@@ -15,11 +15,14 @@ prerequisites: ## install what is missing (Debian packages)
 test: prerequisites ## all tests but the long ones, on real PostgreSQL and RabbitMQ
 	$(CARGO) test --workspace --all-features
 
+# No tests, but processes that tests start and kill.
+HELPERS := --skip process_to_be_killed --skip process_with_an_authority
+
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored --skip process_to_be_killed --skip quiet::
-	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
-	cd bench && $(CARGO) clippy --locked --all-targets -- --deny warnings
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip rabbitmq:: --skip broker::
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --test-threads=1 quiet:: rabbitmq:: broker::
+	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 # As Cargo.toml lists them, `default` (nothing) among them.
 FEATURES := $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z]*\) = .*/\1/p' resilience/Cargo.toml)
@@ -46,8 +49,9 @@ msrv: ## the library with the oldest compiler that is promised, where that is in
 	fi
 
 .PHONY: bench
-bench: ## the breaker beside its peers; writes docs/benchmarks.md, and fails when a limit is missed
+bench: prerequisites ## the breaker beside its peers, deferred calls beside what they stand on; writes docs/benchmarks*.md, and fails when a limit is missed
 	cd bench && $(CARGO) run --release --locked
+	cd bench && $(CARGO) run --release --locked -p bench-deferred
 
 .PHONY: lint
 lint: prerequisites ## formatting, clippy and rustdoc, warnings as errors

@@ -3,10 +3,19 @@
 use std::fs;
 use std::io::Write as _;
 use std::process::{Command, Output, Stdio};
+use std::sync::{Mutex, PoisonError};
+use std::thread::sleep;
+use std::time::Duration;
 
 use super::Node;
 use super::programs::Programs;
 use crate::error::{Error, failed_to};
+
+static TURN: Mutex<()> = Mutex::new(());
+
+/// How often a node is asked that doesn't take the connection, and how long after each time.
+const TRIES: u32 = 40;
+const PAUSE: Duration = Duration::from_millis(250);
 
 impl Node {
     /// Has the running node evaluate Erlang's `expression` (without its full stop) and returns the
@@ -16,10 +25,22 @@ impl Node {
         let path = self.folder.join("distribution.port");
         let port =
             fs::read_to_string(&path).map_err(failed_to(|| format!("read {}", path.display())))?;
-        let mut command = self.program(&Programs::erl_call()?);
-        command.arg("-address").arg(format!("127.0.0.1:{port}"));
-        command.args(["-r", "-timeout", &limit.to_string(), "-e"]);
-        let output = run(command, "erl_call", &format!("{expression}.\n"))?;
+        let call = || {
+            let mut command = self.program(&Programs::erl_call()?);
+            command.arg("-address").arg(format!("127.0.0.1:{port}"));
+            command.args(["-r", "-timeout", &limit.to_string(), "-e"]);
+            run(command, "erl_call", &format!("{expression}.\n"))
+        };
+        // One at a time: a node that has just started, or is busy, refuses several of them at once.
+        let _turn = TURN.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut output = call()?;
+        for _ in 0..TRIES {
+            if !String::from_utf8_lossy(&output.stderr).contains("failed to connect") {
+                break;
+            }
+            sleep(PAUSE);
+            output = call()?;
+        }
         let said = String::from_utf8_lossy(&output.stdout);
         match said.trim().strip_prefix("{ok, ").and_then(|said| said.strip_suffix('}')) {
             Some(value) => Ok(value.to_owned()),

@@ -112,13 +112,12 @@ impl Consumer {
                 }
                 slots = self.kind.slots.take(1) => slots,
             };
-            match self.kind.admit(slots).map(|mut places| places.pop()) {
-                Ok(Some(place)) => drop(self.start(message, delivery, place)),
-                Ok(None) | Err(_) => {
-                    requeue(&delivery).await;
-                    break Pause::Gated;
-                }
-            }
+            let place = self.kind.admit(slots).ok().and_then(|mut places| places.pop());
+            let Some(place) = place else {
+                requeue(&delivery).await;
+                break Pause::Gated;
+            };
+            drop(self.start(message, delivery, place));
         };
         let cancelling = channel.basic_cancel(consumer.tag(), BasicCancelOptions::default());
         within(ANSWER, cancelling).await?;
@@ -202,14 +201,11 @@ impl Consumer {
         let Message { id, token } = message;
         let (since, name) = (Instant::now(), self.kind.name);
         let claiming = self.kind.claims.ask(&self.shared.door, (id, token));
-        let row = match timeout(ANSWER, claiming).await {
-            Ok(Some(row)) => row,
-            Ok(None) | Err(_) => {
-                place.unused();
-                self.away.notify_one();
-                requeue(delivery).await;
-                return Delivered::Requeued;
-            }
+        let Ok(Some(row)) = timeout(ANSWER, claiming).await else {
+            place.unused();
+            self.away.notify_one();
+            requeue(delivery).await;
+            return Delivered::Requeued;
         };
         let Some(row) = row else {
             place.unused();

@@ -184,13 +184,14 @@ impl<S: Send + Sync> FromRequestParts<S> for Filter {
                 },
                 "kind" if is_name(&value) => filter = filter.kind(value),
                 "kind" => wrong.push(Detail { field, message: "must be a kind's name".to_owned() }),
-                "limit" => match value.parse().ok().filter(|n| (1..=MOST).contains(n)) {
-                    Some(limit) => filter = filter.limit(limit),
-                    None => {
+                "limit" => {
+                    if let Some(limit) = value.parse().ok().filter(|n| (1..=MOST).contains(n)) {
+                        filter = filter.limit(limit);
+                    } else {
                         let message = format!("must be a whole number from 1 to {MOST}");
                         wrong.push(Detail { field, message });
                     }
-                },
+                }
                 _ => {}
             }
         }

@@ -61,6 +61,9 @@ impl DeferredConfig {
     }
 }
 
+/// How often a kind's calls are tried while a breaker further down waits once.
+const PROBES_PER_WAIT: u32 = 6;
+
 impl Base {
     /// Begins to put the runtime of this service's deferred calls together. It is named as the
     /// service is, and ends within the time that a shutdown waits.
@@ -87,9 +90,11 @@ impl Base {
         self.registry.breaker(&Key::new(KINDS).class(H::KIND), |breaker| {
             breaker
                 .consecutive_failures(config.failures)
-                .open_for(config.open_for)
+                // A probe may meet with a breaker further down that is still open, and must not wait
+                // for another whole round then: asking it costs next to nothing.
+                .open_for(config.open_for / PROBES_PER_WAIT)
                 // As for peers: what has healed is found out about soon.
-                .longest_open(config.open_for)
+                .longest_open(config.open_for / PROBES_PER_WAIT)
                 .probe_lease(timeout * 2)
                 .slow_call(timeout)
         })

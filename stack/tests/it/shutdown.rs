@@ -57,9 +57,9 @@ async fn store_ends_after_its_purchase_was_answered_and_rolled_back() {
     let (call, there) = (world.buy(), met(&held));
     let answer = ends_while(&world, Part::Store, call, there, || {}, || order.heal()).await;
     answer.blames("rollback_pending", Part::Order);
-    // Without its help.
-    world.settles_with(&[]).await;
+    // Written down: whichever Store comes next undoes it.
     world.restart(Part::Store).await;
+    world.settles_with(&[]).await;
     world.works_again(Instant::now()).await;
 }
 

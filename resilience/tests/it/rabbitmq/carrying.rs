@@ -67,6 +67,12 @@ async fn no_more_is_fetched_than_may_run_at_a_time() {
     running.stop().await;
 }
 
+#[derive(QueryableByName)]
+struct Token {
+    #[diesel(sql_type = SqlUuid)]
+    token: Uuid,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn a_message_delivered_a_hundred_times_has_one_effect() {
     let rig = Rig::new();
@@ -75,11 +81,6 @@ async fn a_message_delivered_a_hundred_times_has_one_effect() {
     let id = rig.defer(1)[0];
     running.deferred.nudge();
     until(Duration::from_secs(20), "it runs", || rig.outside.running() == 1).await;
-    #[derive(QueryableByName)]
-    struct Token {
-        #[diesel(sql_type = SqlUuid)]
-        token: Uuid,
-    }
     let Token { token } = rig.sql(|conn| sql_query("SELECT token FROM deferred").get_result(conn));
     let message = format!(r#"{{"id":"{id}","token":"{token}"}}"#);
     let (_connection, channel) = rig.channel().await;

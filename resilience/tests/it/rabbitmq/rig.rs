@@ -282,7 +282,7 @@ impl Rig {
 
     /// Until all that was ever deferred is done, each once.
     pub(super) async fn all_done(&self, count: u64) {
-        until(Duration::from_secs(60), "all is done", || self.count("done") == count).await;
+        until(Duration::from_mins(1), "all is done", || self.count("done") == count).await;
         assert_eq!(self.states().len(), 1, "{:?}", self.states());
         assert_eq!(self.effects(), (count, count));
         assert_eq!(self.outside.overlaps.load(Ordering::Relaxed), 0);

@@ -21,7 +21,8 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 #[ignore = "nightly: nodes of its own, one after the other"]
 async fn after_any_storm_all_that_was_accepted_is_done_once_and_the_queues_are_empty() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
-    let seed = variable("RESILIENCE_STORM_SEED").unwrap_or(now as u64);
+    let seed = variable("RESILIENCE_STORM_SEED")
+        .unwrap_or_else(|| u64::try_from(now % u128::from(u64::MAX)).unwrap());
     let blows = variable("RESILIENCE_STORM_BLOWS").unwrap_or(12);
     eprintln!("RESILIENCE_STORM_SEED={seed}");
     let mut bytes = [0; 32];

@@ -62,7 +62,7 @@ impl DeferredConfig {
 }
 
 /// How often a kind's calls are tried while a breaker further down waits once.
-const PROBES_PER_WAIT: u32 = 6;
+const PROBES_PER_WAIT: u32 = 12;
 
 impl Base {
     /// Begins to put the runtime of this service's deferred calls together. It is named as the

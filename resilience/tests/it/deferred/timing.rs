@@ -73,6 +73,7 @@ async fn what_is_due_later_and_what_has_ended_is_not_walked_through() {
     let updates = "SELECT n_tup_upd AS number FROM pg_stat_user_tables WHERE relname = 'deferred'";
     eventually("its work is counted", || counted(updates) >= 40).await;
     let after = (counted(read), counted(scanned));
-    assert!(after.0 - before.0 < 20_000, "{before:?} {after:?}");
+    // Walked through by each call it would be a million; the depth is counted now and then.
+    assert!(after.0 - before.0 < 300_000, "{before:?} {after:?}");
     assert!(after.1 - before.1 < 20_000, "{before:?} {after:?}");
 }

@@ -9,6 +9,12 @@ use uuid::Uuid;
 
 use super::rig::{OTHER, Others, PARKED, Rig, WORK, put, settings, until};
 
+#[derive(QueryableByName)]
+struct Sent {
+    #[diesel(sql_type = diesel::sql_types::BigInt)]
+    rows: i64,
+}
+
 #[tokio::test(flavor = "multi_thread")]
 async fn calls_of_all_kinds_are_carried_by_the_broker_and_leave_nothing_behind() {
     let rig = Rig::new();
@@ -17,11 +23,6 @@ async fn calls_of_all_kinds_are_carried_by_the_broker_and_leave_nothing_behind()
     rig.defer_all::<Others>(300);
     running.deferred.nudge();
     rig.all_done(600).await;
-    #[derive(QueryableByName)]
-    struct Sent {
-        #[diesel(sql_type = diesel::sql_types::BigInt)]
-        rows: i64,
-    }
     let sent: Sent = rig.sql(|conn| {
         sql_query("SELECT count(*) AS rows FROM deferred WHERE sent_at IS NOT NULL")
             .get_result(conn)

@@ -20,8 +20,8 @@ HELPERS := --skip process_to_be_killed --skip process_with_an_authority
 
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip rabbitmq:: --skip broker::
-	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --test-threads=1 quiet:: rabbitmq:: broker::
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet::
+	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 # As Cargo.toml lists them, `default` (nothing) among them.

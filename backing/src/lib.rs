@@ -4,6 +4,7 @@
 //! |---|---|
 //! | [`postgres`] | a PostgreSQL cluster of one's own, on a port of the loopback interface |
 //! | [`rabbitmq`] | a RabbitMQ node of one's own, likewise |
+//! | [`Server`] | either of them, running, for callers that may block |
 //! | [`port`] | ports of the loopback interface |
 //! | [`process`] | what `/proc` tells about processes |
 //!
@@ -17,5 +18,7 @@ pub mod port;
 pub mod postgres;
 pub mod process;
 pub mod rabbitmq;
+mod server;
 
 pub use self::error::{Error, Software};
+pub use self::server::Server;

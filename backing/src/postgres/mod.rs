@@ -3,7 +3,7 @@
 //! against another that vanishes with them ([`Cluster::ephemeral`], [`testing`]).
 //!
 //! - [`Cluster`] is the folder: `data/`, and the superuser's `password` (mode 0600) beside it.
-//! - [`Server`] is the running process, for callers that may block. Who supervises processes in its
+//! - [`Server`](crate::Server) is the running process, for callers that may block. Who supervises processes in its
 //!   own way takes [`Cluster::command`] and asks [`Cluster::is_ready`].
 
 mod programs;
@@ -27,7 +27,6 @@ use crate::guardian::Guardian;
 use crate::process;
 
 use self::programs::Programs;
-pub use self::server::Server;
 
 /// The superuser that a private cluster is made with.
 const SUPERUSER: &str = "postgres";

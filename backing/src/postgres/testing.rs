@@ -19,7 +19,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use diesel::connection::SimpleConnection as _;
 use diesel::{Connection as _, PgConnection};
 
-use super::{Cluster, Server, quoted};
+use super::{Cluster, quoted};
+use crate::Server;
 
 /// A server with a cluster of its own. Dropped, or when its process ends, it leaves nothing.
 #[derive(Debug)]

@@ -5,7 +5,7 @@
 //! - [`Node`] is the folder: `data/`, the configuration, the `password` of the only user and the
 //!   cookie that lets an operator in (both mode 0600 or less), and `rabbitmqctl`, which is
 //!   RabbitMQ's own set up for this node.
-//! - [`Server`] is the running process, for callers that may block. Who supervises processes in its
+//! - [`Server`](crate::Server) is the running process, for callers that may block. Who supervises processes in its
 //!   own way takes [`Node::command`] and asks [`Node::is_ready`].
 //!
 //! A node has no `epmd`, Erlang's name service, of which a machine has one for everybody: it is told
@@ -37,7 +37,6 @@ use crate::guardian::Guardian;
 use crate::{port, process};
 
 use self::programs::Programs;
-pub use self::server::Server;
 
 pub(crate) static SOFTWARE: &Software = &Software {
     name: "RabbitMQ",

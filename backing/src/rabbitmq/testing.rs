@@ -12,11 +12,12 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use super::control::binary;
-use super::{Node, Server, USER};
+use super::{Node, USER};
+use crate::Server;
 use crate::error::Error;
 use crate::process::wait_until;
 
@@ -35,6 +36,31 @@ struct Inner {
     /// Those that there should be, to be made again after a [`TestBroker::wipe`].
     vhosts: Mutex<Vec<String>>,
     node: Node,
+    /// Nothing for the shared one.
+    _turn: Option<Turn>,
+}
+
+/// Nodes that are killed and started take a processor for seconds each: in a process one after the
+/// other, so that tests beside them keep their times.
+#[derive(Debug)]
+struct Turn;
+
+static TAKEN: Mutex<bool> = Mutex::new(false);
+static FREED: Condvar = Condvar::new();
+
+impl Turn {
+    fn take() -> Self {
+        let taken = FREED.wait_while(lock(&TAKEN), |taken| *taken);
+        *taken.unwrap_or_else(PoisonError::into_inner) = true;
+        Self
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *lock(&TAKEN) = false;
+        FREED.notify_one();
+    }
 }
 
 /// What a queue holds, as RabbitMQ's own tool tells.
@@ -52,11 +78,16 @@ impl TestBroker {
     /// The one of this process, started by the first call. Not to be stopped: others are using it.
     pub fn shared() -> &'static Self {
         static SHARED: OnceLock<TestBroker> = OnceLock::new();
-        SHARED.get_or_init(Self::dedicated)
+        SHARED.get_or_init(|| Self::new(None))
     }
 
-    /// One that the caller may stop, kill, freeze and wipe.
+    /// One that the caller may stop, kill, freeze and wipe. Waits while there is another one in this
+    /// process: a test that asks for two waits for ever.
     pub fn dedicated() -> Self {
+        Self::new(Some(Turn::take()))
+    }
+
+    fn new(turn: Option<Turn>) -> Self {
         let node = expect(Node::ephemeral());
         let server = expect(node.start(None));
         Self(Arc::new(Inner {
@@ -64,6 +95,7 @@ impl TestBroker {
             server: Mutex::new(Some(server)),
             vhosts: Mutex::default(),
             node,
+            _turn: turn,
         }))
     }
 

@@ -98,7 +98,6 @@ fn each_virtual_host_is_its_own_and_gone_when_dropped() {
 }
 
 #[test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 fn messages_outlive_stop_and_kill_and_not_a_lost_disk() {
     let broker = TestBroker::dedicated();
     let vhost = broker.vhost();
@@ -147,7 +146,6 @@ fn memory_alarm_holds_confirms_back_until_it_is_cleared() {
 }
 
 #[test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 fn frozen_node_answers_nobody_until_it_is_thawed() {
     let broker = TestBroker::dedicated();
     let vhost = broker.vhost();
@@ -185,7 +183,6 @@ fn closed_connections_are_closed_by_the_node() {
 }
 
 #[test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 fn durable_node_keeps_its_messages_and_its_password() {
     let parent = std::env::temp_dir().join(format!("node-test-{}", Uuid::new_v4().simple()));
     let first = Node::durable(&parent.join("rabbitmq")).unwrap();

@@ -30,7 +30,6 @@ async fn deferred(world: &World) -> Value {
 }
 
 #[tokio::test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn store_sells_whatever_becomes_of_its_broker_and_takes_it_back() {
     let world = World::plan().broker().start().await;
     broker_is(&world, "Work").await;
@@ -60,7 +59,6 @@ async fn store_sells_whatever_becomes_of_its_broker_and_takes_it_back() {
 }
 
 #[tokio::test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn claims_are_seen_waiting_in_rabbitmq_and_outlive_it() {
     let world = World::plan().broker().start().await;
     broker_is(&world, "Work").await;
@@ -90,7 +88,6 @@ async fn claims_are_seen_waiting_in_rabbitmq_and_outlive_it() {
 }
 
 #[tokio::test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn deleted_queue_loses_no_claim() {
     let world = World::plan().broker().start().await;
     broker_is(&world, "Work").await;

@@ -11,7 +11,7 @@ use crate::world::shop::{ALEX, MODEL, Promise as _, path, prompt};
 use crate::world::{Part, RECOVERY, World, met, served};
 
 /// How long a crash keeps a key, or an order's return: a lease of 4 s, and some time for the request.
-const LEASE: Duration = Duration::from_secs(10);
+const LEASE: Duration = RECOVERY;
 
 /// Repeats a request until it succeeds. Until then it is told that it runs or is being undone, or
 /// which system is away.
@@ -134,8 +134,7 @@ async fn retry_during_a_rollback_waits_for_it_and_then_makes_one_new_order() {
         assert_envelope(&pending, 503, "rollback_pending");
     }
     world.thaw(Part::Warehouse);
-    // Order waits for Warehouse first, and Store for Order then.
-    let order = in_the_end(RECOVERY * 2, || world.buy().key("k")).await.bought();
+    let order = in_the_end(LEASE, || world.buy().key("k")).await.bought();
     world.settles_with(&[order]).await;
 }
 

@@ -23,7 +23,6 @@ async fn two_replicas_sell_claim_and_refund() {
 }
 
 #[tokio::test]
-#[ignore = "nightly: forty at once ten times need a machine that is not slow"]
 async fn two_replicas_sell_ten_items_ten_times() {
     forty_purchases_of_ten_items(&two_of_each().await).await;
 }

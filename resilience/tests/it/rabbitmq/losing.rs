@@ -104,7 +104,6 @@ async fn connections_closed_in_the_middle_of_confirms_lose_nothing_and_double_no
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn a_node_killed_and_restarted_still_has_its_messages() {
     let rig = Rig::dedicated();
     // A queue's name reaches RabbitMQ's disk seconds after its messages: one that was declared just
@@ -138,7 +137,6 @@ async fn a_node_killed_and_restarted_still_has_its_messages() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn a_broker_that_lost_its_disk_is_given_everything_again() {
     let rig = Rig::dedicated();
     let running = rig.start().await;
@@ -157,7 +155,6 @@ async fn a_broker_that_lost_its_disk_is_given_everything_again() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn a_memory_alarm_counts_as_away_and_its_end_as_back() {
     let rig = Rig::dedicated();
     let running = rig.start().await;
@@ -203,7 +200,6 @@ async fn a_broker_absent_at_the_start_is_done_without_and_taken_up_when_it_comes
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn a_frozen_broker_is_noticed_and_done_without() {
     let rig = Rig::dedicated();
     let running = rig.start().await;

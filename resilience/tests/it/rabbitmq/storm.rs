@@ -18,7 +18,6 @@ fn variable<T: FromStr>(name: &str) -> Option<T> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-#[ignore = "nightly: nodes of its own, one after the other"]
 async fn after_any_storm_all_that_was_accepted_is_done_once_and_the_queues_are_empty() {
     let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().as_nanos();
     let seed = variable("RESILIENCE_STORM_SEED")

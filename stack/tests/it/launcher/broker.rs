@@ -37,7 +37,6 @@ fn rabbitmqctl(folder: &Path, arguments: &[&str]) -> String {
 }
 
 #[test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 fn rabbitmq_runs_where_it_is_installed_and_store_alone_is_told() {
     let folder = folder();
     let path = folder.path();
@@ -60,7 +59,6 @@ fn rabbitmq_runs_where_it_is_installed_and_store_alone_is_told() {
 }
 
 #[test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 fn rabbitmq_comes_back_on_the_same_port_with_what_it_was_given() {
     let folder = folder();
     let path = folder.path();
@@ -98,7 +96,6 @@ fn address(rabbitmq: &Value) -> &str {
 }
 
 #[test]
-#[ignore = "nightly: nodes of its own, one after the other"]
 fn killed_launcher_s_rabbitmq_is_ended_by_the_next_one() {
     let folder = folder();
     let path = folder.path();

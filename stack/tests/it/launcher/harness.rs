@@ -19,7 +19,7 @@ use serde_json::Value;
 use tempfile::TempDir;
 
 pub(crate) const SERVICES: [&str; 4] = ["store", "order", "warehouse", "warranty"];
-pub(crate) const LIMIT: Duration = Duration::from_mins(1);
+pub(crate) const LIMIT: Duration = Duration::from_secs(30);
 
 /// A folder that an unprivileged PostgreSQL can pass through, whatever the umask.
 pub(crate) fn folder() -> TempDir {

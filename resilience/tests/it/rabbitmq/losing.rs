@@ -125,10 +125,21 @@ async fn a_node_killed_and_restarted_still_has_its_messages() {
         rig.broker.start();
     });
     // Asked of the queue itself: RabbitMQ's tools show nothing of a queue that nobody has used yet.
+    // It can be asked before it has read all of its log; nobody is there to publish anything anew.
+    // Its log is read again after it can be asked, and nobody is there to publish anything anew.
     let (_connection, channel) = rig.channel().await;
-    let passive = QueueDeclareOptions::durable().passive();
-    let queue = channel.queue_declare(WORK.into(), passive, FieldTable::default()).await.unwrap();
-    assert_eq!((queue.message_count(), rig.count("sent")), (100, 100));
+    let there_again = async {
+        loop {
+            let passive = QueueDeclareOptions::durable().passive();
+            let queue = channel.queue_declare(WORK.into(), passive, FieldTable::default()).await;
+            if queue.unwrap().message_count() == 100 {
+                return;
+            }
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(10), there_again).await.expect("all are there again");
+    assert_eq!(rig.count("sent"), 100);
     let next = rig.start().await;
     rig.all_done(100).await;
     // Its messages, and no others, were carried out.

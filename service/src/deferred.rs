@@ -26,7 +26,7 @@ pub(crate) const KINDS: &str = "deferred";
 /// |---|---|---|
 /// | `AMQP_URL` | none | RabbitMQ: `amqp://user:password@host:port/vhost`, or `amqps://…`; without it the database alone does the work |
 /// | `BREAKER_FAILURES` | 3 | failures in a row that open a kind's breaker |
-/// | `BREAKER_OPEN_MS` | 6000 | wait until one call probes |
+/// | `BREAKER_OPEN_MS` | 6000 | how long the breakers of peers wait; a kind's waits a twelfth of it until one call probes |
 #[derive(Clone)]
 pub struct DeferredConfig {
     /// Where RabbitMQ is. It holds a password.

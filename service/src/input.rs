@@ -85,9 +85,12 @@ impl Pattern {
         Self { regex, longest, looks_like, compiled: OnceLock::new() }
     }
 
-    fn matches(&self, text: &str) -> bool {
+    /// The text, or what it must be instead.
+    pub(crate) fn check(&self, text: String) -> Result<String, String> {
         let regex = self.compiled.get_or_init(|| Regex::new(self.regex).ok());
-        text.chars().count() <= self.longest && regex.as_ref().is_some_and(|r| r.is_match(text))
+        let fits = text.chars().count() <= self.longest
+            && regex.as_ref().is_some_and(|regex| regex.is_match(&text));
+        if fits { Ok(text) } else { Err(format!("must be {}", self.looks_like)) }
     }
 }
 
@@ -103,8 +106,7 @@ impl Fields {
     pub fn text(&mut self, field: &str, pattern: &Pattern) -> Option<String> {
         let text = self.required(field)?;
         self.checked(field, text, |value| match value {
-            Value::String(text) if pattern.matches(&text) => Ok(text),
-            Value::String(_) => Err(format!("must be {}", pattern.looks_like)),
+            Value::String(text) => pattern.check(text),
             _ => Err("must be a string".to_owned()),
         })
     }

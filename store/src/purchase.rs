@@ -181,9 +181,9 @@ async fn bought(
     let order_uid = attempt.id();
     let location = format!("/api/v1/store/{user}/{order_uid}");
     let answer = Answer::created(&Placed { order_uid }, location)?;
-    let (mine, remembered) = (attempt.clone(), answer.clone());
+    let (mine, remembered, held) = (attempt.clone(), answer.clone(), undo.clone());
     let forgotten = app.db.transaction(move |conn| {
-        if !undo.forget(conn)? {
+        if !held.forget(conn)? {
             return Ok(false);
         }
         if !mine.remember(conn, &remembered)? {
@@ -195,8 +195,17 @@ async fn bought(
     });
     // Whatever came of that, nobody may begin anew under the key before the undo is over.
     attempt.leave();
-    if forgotten.await? {
-        return Ok(answer);
+    match forgotten.await {
+        Ok(true) => return Ok(answer),
+        Ok(false) => {}
+        Err(failure) => {
+            // It may be committed all the same. Under a key a repetition finds that out; without
+            // one nobody would ever hear of the order.
+            if !attempt.has_key() {
+                app.deferred.make_sure(undo);
+            }
+            return Err(failure);
+        }
     }
     // This took longer than its lease: whoever has taken over the key goes on with the order, or it
     // is being undone.

@@ -17,6 +17,10 @@ use super::shared::{Broker, Shared};
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 100;
 
+/// In a broker, in the place of a kind: where messages end that can't be read, or were delivered too
+/// often.
+pub(super) const PARKED: &str = "parked";
+
 /// Puts a [`Runtime`] together; made by [`Deferred::builder`](super::Deferred::builder).
 #[derive(Debug)]
 #[must_use]
@@ -38,6 +42,8 @@ pub enum BuildError {
     Name(String),
     /// Two handlers for the same kind.
     Twice(&'static str),
+    /// A kind with this name would share the queue of what can't be read.
+    Reserved(&'static str),
     /// The broker's address isn't one. It is not repeated: it holds a password.
     Address(String),
 }
@@ -50,6 +56,7 @@ impl fmt::Display for BuildError {
                 "{name:?} is no name: lower case letters, digits, `-`, `_` and `.`, at most 100"
             ),
             Self::Twice(kind) => write!(f, "there are two handlers for the kind {kind:?}"),
+            Self::Reserved(kind) => write!(f, "no kind can have the name {kind:?}"),
             Self::Address(why) => write!(f, "the broker's address can't be used: {why}"),
         }
     }
@@ -83,6 +90,9 @@ impl Builder {
         let kind = Arc::new(Kind::new(handler, settings));
         if !is_name(H::KIND) {
             self.error.get_or_insert_with(|| BuildError::Name(H::KIND.to_owned()));
+        }
+        if H::KIND == PARKED {
+            self.error.get_or_insert(BuildError::Reserved(PARKED));
         }
         if self.kinds.insert(H::KIND, kind).is_some() {
             self.error.get_or_insert(BuildError::Twice(H::KIND));
@@ -145,4 +155,47 @@ impl Builder {
 fn is_name(name: &str) -> bool {
     let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_.".contains(&c);
     (1..=LONGEST_NAME).contains(&name.len()) && name.bytes().all(fits)
+}
+
+#[cfg(test)]
+mod tests {
+    use diesel::r2d2::{ConnectionManager, Pool};
+
+    use super::*;
+    use crate::deferred::handler::{Attempt, HandlerError};
+
+    struct Named<const WHICH: usize>;
+
+    impl<const WHICH: usize> Handler for Named<WHICH> {
+        const KIND: &'static str = ["mail", "parked", "Mail", ""][WHICH];
+        type Payload = ();
+        type Output = ();
+
+        async fn run(&self, _: Attempt<()>) -> Result<(), HandlerError> {
+            Ok(())
+        }
+    }
+
+    fn builder() -> Builder {
+        Builder::new(Pool::builder().build_unchecked(ConnectionManager::new("postgres://nowhere")))
+    }
+
+    #[test]
+    fn names_that_cannot_be_used_are_refused_with_the_reason() {
+        let handler = || builder().handler(Named::<0>, Settings::new());
+        let refused = |builder: Builder| builder.build().unwrap_err();
+        let name = |name: &str| BuildError::Name(name.to_owned());
+        assert!(handler().build().is_ok());
+        assert_eq!(
+            refused(handler().handler(Named::<0>, Settings::new())),
+            BuildError::Twice("mail")
+        );
+        // It would share the queue of what can't be read.
+        let reserved = refused(handler().handler(Named::<1>, Settings::new()));
+        assert_eq!(reserved.to_string(), r#"no kind can have the name "parked""#);
+        assert_eq!(refused(handler().handler(Named::<2>, Settings::new())), name("Mail"));
+        assert_eq!(refused(handler().handler(Named::<3>, Settings::new())), name(""));
+        assert_eq!(refused(handler().app("my shop")), name("my shop"));
+        assert_eq!(refused(handler().app("x".repeat(101))), name(&"x".repeat(101)));
+    }
 }

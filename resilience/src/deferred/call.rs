@@ -96,31 +96,35 @@ pub fn hold(
     call: &Deferral,
     lease: Duration,
 ) -> QueryResult<Option<Hold>> {
-    let hold = Hold { id: call.id, token: Uuid::new_v4() };
-    Ok(ledger::hold(conn, call, hold.token, lease, 0)?.then_some(hold))
+    let token = Uuid::new_v4();
+    let held = ledger::hold(conn, call, token, lease, 0)?;
+    Ok(held.then(|| Hold { call: call.clone(), token }))
 }
 
 /// A call that its caller [holds](hold).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Hold {
-    id: Uuid,
+    call: Deferral,
     token: Uuid,
 }
 
 impl Hold {
     /// The call's id.
     pub fn id(&self) -> Uuid {
-        self.id
+        self.call.id
     }
 
     /// The call isn't needed: it is deleted, in the transaction of this connection. False when it
     /// isn't held any more: the runtime is carrying it out, or has.
     ///
+    /// When nobody knows whether the transaction was committed, and the call is needed if it was
+    /// not, [make sure of it](super::Deferred::make_sure).
+    ///
     /// # Errors
     ///
     /// The database's.
     pub fn forget(&self, conn: &mut PgConnection) -> QueryResult<bool> {
-        ledger::forget(conn, self.id, self.token)
+        ledger::forget(conn, self.call.id, self.token)
     }
 
     /// The call is the runtime's from now on, in the transaction of this connection.
@@ -131,6 +135,11 @@ impl Hold {
     ///
     /// The database's.
     pub fn release(&self, conn: &mut PgConnection) -> QueryResult<bool> {
-        ledger::postpone(conn, self.id, self.token, None, Duration::ZERO, false)
+        ledger::postpone(conn, self.call.id, self.token, None, Duration::ZERO, false)
+    }
+
+    /// The call is the runtime's, whether it was forgotten or not. False when somebody else has it.
+    pub(super) fn reinstate(&self, conn: &mut PgConnection) -> QueryResult<bool> {
+        Ok(self.release(conn)? || ledger::insert(conn, &self.call)?)
     }
 }

@@ -9,6 +9,8 @@ use diesel::r2d2::{ConnectionManager, Pool};
 use diesel::{Connection, PgConnection, QueryResult};
 use futures_util::future::BoxFuture;
 
+use crate::retry::Backoff;
+
 /// Work with a connection. It blocks.
 pub type Work = Box<dyn FnOnce(&mut PgConnection) -> QueryResult<()> + Send>;
 
@@ -63,6 +65,11 @@ impl Database for Pool<ConnectionManager<PgConnection>> {
             worked.await.map_err(DatabaseError::new)?
         })
     }
+}
+
+/// The backoff of writes to a database that is away.
+pub(super) fn waits() -> Backoff {
+    Backoff::new().initial(Duration::from_millis(50)).max_interval(Duration::from_secs(1))
 }
 
 /// A shared [`Database`], with results.

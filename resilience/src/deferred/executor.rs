@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
 use tracing::Instrument as _;
 
 use super::counts;
-use super::database::DatabaseError;
+use super::database::{DatabaseError, waits};
 use super::handler::HandlerError;
 use super::kind::{Finished, Kind, Output, Place};
 use super::ledger::{self, Row};
@@ -53,11 +53,6 @@ enum Plan {
     Refused(HandlerError, Refusal),
     Postpone { error: Option<String>, delay: Duration, counts: bool },
     Park(String),
-}
-
-/// The backoff of writes to a database that is away.
-fn waits() -> Backoff {
-    Backoff::new().initial(Duration::from_millis(50)).max_interval(Duration::from_secs(1))
 }
 
 /// So often may a handler's hook fail until the call itself counts as failed.

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{broadcast::error::RecvError, watch};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep, timeout_at};
+use tracing::Instrument as _;
 use uuid::Uuid;
 
 use super::builder::Builder;
-use super::database::{Database, DatabaseError};
+use super::call::Hold;
+use super::database::{Database, DatabaseError, waits};
 use super::handler::Handler;
 use super::kind::Kind;
 use super::ledger;
@@ -91,6 +93,38 @@ impl Deferred {
             };
             let _ = timeout_at(look, told).await;
         }
+    }
+
+    /// Has a call carried out that was to be [forgotten](Hold::forget), when nobody knows whether
+    /// that was committed: the database may have been lost between the commit and its answer. The
+    /// ledger is told in the background, as soon as the database is back.
+    ///
+    /// Should the process die before, the commit decides: the call is forgotten, or made when its
+    /// lease is over.
+    pub fn make_sure(&self, hold: Hold) {
+        let shared = Arc::clone(&self.shared);
+        let id = hold.id();
+        let telling = async move {
+            let mut delays = waits().delays();
+            loop {
+                let hold = hold.clone();
+                match shared.door.run(move |conn| hold.reinstate(conn)).await {
+                    Ok(_) => return shared.nudge(),
+                    Err(error) => {
+                        let error = error.cause();
+                        tracing::warn!(%id, error, "the ledger can't be told to make a call");
+                    }
+                }
+                tokio::select! {
+                    () = shared.cut.cancelled() => {
+                        tracing::error!(%id, "nobody knows whether a call is forgotten");
+                        return;
+                    }
+                    () = sleep(delays.next().unwrap_or_default()) => {}
+                }
+            }
+        };
+        self.shared.running.spawn(telling.in_current_span());
     }
 
     /// The kind, as the runtime was built.

@@ -34,7 +34,10 @@ pub trait Handler: Send + Sync + 'static {
     ) -> impl Future<Output = Result<Self::Output, HandlerError>> + Send;
 
     /// The call was made: what else is to be written, in the same transaction. An error takes the
-    /// end of the call back with it, and the call is made again.
+    /// end of the call back with it: `done` is asked again, and in the end the call is made again.
+    ///
+    /// Calls that end at the same time may share a transaction: what waits for locks here makes them
+    /// wait.
     ///
     /// # Errors
     ///

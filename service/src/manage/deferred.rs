@@ -22,11 +22,14 @@ use super::Local;
 use super::view::rfc3339;
 use crate::failure::{Detail, Failure, Result, code};
 use crate::health::Status;
-use crate::input::{Ids, pairs, refuse};
+use crate::input::{Ids, Pattern, pairs, refuse};
 
 /// Calls that are shown, unless the operator asks for more or fewer, and at the most.
 const SHOWN: u32 = 100;
 const MOST: u32 = 1000;
+
+/// What can be the name of a kind.
+static KIND: Pattern = Pattern::new(("^[a-z0-9._-]+$", 100, "a kind's name"));
 
 /// Its routes, with their state.
 pub(crate) fn routes(deferred: Deferred) -> OpenApiRouter {
@@ -182,8 +185,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Filter {
                         wrong.push(Detail { field, message: format!("must be {stages}") });
                     }
                 },
-                "kind" if is_name(&value) => filter = filter.kind(value),
-                "kind" => wrong.push(Detail { field, message: "must be a kind's name".to_owned() }),
+                "kind" => match KIND.check(value) {
+                    Ok(kind) => filter = filter.kind(kind),
+                    Err(message) => wrong.push(Detail { field, message }),
+                },
                 "limit" => {
                     if let Some(limit) = value.parse().ok().filter(|n| (1..=MOST).contains(n)) {
                         filter = filter.limit(limit);
@@ -198,11 +203,6 @@ impl<S: Send + Sync> FromRequestParts<S> for Filter {
         refuse(wrong)?;
         Ok(Self(filter))
     }
-}
-
-fn is_name(text: &str) -> bool {
-    let fits = |c: u8| c.is_ascii_lowercase() || c.is_ascii_digit() || b"-_.".contains(&c);
-    (1..=100).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// How many calls wait, and those that have not ended or are parked: the newest 100, unless

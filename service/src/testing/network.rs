@@ -2,7 +2,7 @@
 
 use std::borrow::Cow;
 
-pub use resilience::testkit::{Act, HttpProxy, Rule, Seen};
+pub use resilience::testkit::{Act, HttpProxy, Proxy, Rule, Seen};
 
 /// 500, as a defect would be answered.
 pub const DEFECT: Act = answer(

@@ -1,7 +1,7 @@
 //! Purchases while a system is away: nothing is left of them.
 
-use service::testing::network::{Act, DEFECT, RUBBISH};
-use service::testing::{assert_envelope, until};
+use service::testing::network::{Act, DEFECT, Proxy, RUBBISH};
+use service::testing::{Call, assert_envelope, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -125,6 +125,48 @@ async fn of_forty_purchases_at_once_as_many_succeed_as_there_are_items() {
     assert_eq!((world.behind.effects(), world.behind.left()), ((10, 10, 10), 0));
     let list = world.list().send().await;
     assert_eq!(list.header("x-total-count"), Some("10"));
+}
+
+/// Makes the commit that forgets an undo take a second, and cuts Store off from its database then:
+/// it is committed, and Store never hears of it.
+async fn lose_the_answer_of_the_next_commit(world: &World, database: &Proxy) {
+    let sleeping = "SELECT count(*) FROM pg_stat_activity
+                    WHERE datname = current_database() AND wait_event = 'PgSleep'";
+    until(SOON, "it commits", async || (world.store.number(sleeping) == 1).then_some(())).await;
+    database.down().await;
+    until(SOON, "committed", async || (world.store.number(sleeping) == 0).then_some(())).await;
+}
+
+const SLOW_COMMIT: &str = "
+    CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql
+    AS 'BEGIN PERFORM pg_sleep(1); RETURN NULL; END';
+    CREATE CONSTRAINT TRIGGER slow AFTER DELETE ON deferred DEFERRABLE INITIALLY DEFERRED
+    FOR EACH ROW EXECUTE FUNCTION slow()";
+
+#[tokio::test]
+async fn a_purchase_whose_own_commit_has_no_answer_is_undone_unless_a_key_remembers_it() {
+    let (world, database) = World::far_from_its_data().await;
+    world.store.execute(SLOW_COMMIT);
+    let buy = async |call: Call| {
+        let (answer, ()) =
+            tokio::join!(call.send(), lose_the_answer_of_the_next_commit(&world, &database));
+        assert_envelope(&answer, 503, "database_unavailable");
+        assert_eq!(world.behind.effects(), (1, 1, 1));
+        database.up();
+    };
+    buy(world.purchase()).await;
+    world.behind.is_as_before().await;
+    until(SOON, "back", async || (world.list().send().await.status == 200).then_some(())).await;
+    world.nothing_was_bought().await;
+
+    buy(world.purchase().key("k")).await;
+    let order = until(SOON, "remembered", async || {
+        let answer = world.purchase().key("k").send().await;
+        (answer.status == 201).then(|| bought(&answer))
+    })
+    .await;
+    assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
+    world.get(order).send().await.ok();
 }
 
 /// Calls in the ledger, whatever became of them.

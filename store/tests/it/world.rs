@@ -3,7 +3,7 @@
 
 use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
-use service::testing::network::Rule;
+use service::testing::network::{Proxy, Rule};
 use service::testing::{Call, Client, Response, config, sql};
 use tokio::time::timeout;
 use uuid::Uuid;
@@ -72,6 +72,17 @@ impl World {
         Self::build(own, store::config::NAME, order_api::NAME, variables).await
     }
 
+    /// With a network between Store and its database that the test can break.
+    pub(crate) async fn far_from_its_data() -> (Self, Proxy) {
+        let own = systems::database("store", &store::MIGRATIONS).await;
+        let (before, rest) = own.url().split_once('@').unwrap();
+        let (upstream, database) = rest.split_once('/').unwrap();
+        let proxy = Proxy::new(upstream);
+        let url = format!("{before}@{}/{database}", proxy.address());
+        let world = Self::on(own, &[PATIENT, &[("DATABASE_URL", &url)]].concat()).await;
+        (world, proxy)
+    }
+
     async fn build(
         own: impl Future<Output = TestDatabase>,
         store_name: &'static str,
@@ -86,7 +97,7 @@ impl World {
         ];
         let peers = peers.each_ref().map(|(name, url)| (*name, url.as_str()));
         let store = Party::start(own.url(), |url| {
-            let own = [variables, &peers, &[("DATABASE_URL", url)]].concat();
+            let own = [&peers[..], &[("DATABASE_URL", url)], variables].concat();
             let mut config = config(store::Config::read, &own);
             config.base.name = store_name;
             |listener, end| store::run(config, listener, end)

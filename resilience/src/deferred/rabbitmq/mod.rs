@@ -27,8 +27,8 @@ const LASTED: Duration = Duration::from_secs(10);
 
 /// Has the broker carry the calls whenever it is there: the one owner of the connections, of what is
 /// declared, of the relay, the consumers and the reconciler. Whatever goes wrong ends all of it; the
-/// runtime does without the broker then, and it is built up again from nothing. Ends when the runtime stops, after what runs
-/// was acked.
+/// runtime does without the broker then, and it is built up again from nothing. Ends when the
+/// runtime stops, after what runs was acked.
 pub(super) async fn supervise(shared: Arc<Shared>, address: Address) {
     let backoff = Backoff::new();
     let mut delays = backoff.delays();

@@ -8,6 +8,7 @@ use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
 use super::line::{ANSWER, Fault, within};
+use crate::deferred::builder::PARKED;
 
 /// A backstop. What is given up is given up by the ledger, which counts attempts; a broker counts
 /// deliveries of work that never ran.
@@ -35,7 +36,7 @@ impl Names {
 
     /// Where messages end that can't be read, or were delivered too often.
     pub(super) fn parked(&self) -> ShortString {
-        format!("{}.parked", self.exchange).into()
+        self.queue(PARKED)
     }
 }
 

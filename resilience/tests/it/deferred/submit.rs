@@ -177,6 +177,27 @@ async fn a_hold_is_the_holders_until_it_is_forgotten_or_released_or_its_lease_en
 }
 
 #[tokio::test]
+async fn what_may_be_forgotten_is_made_when_its_holder_makes_sure_of_it() {
+    let ledger = Ledger::new();
+    let running = ledger.start(handler(), quick());
+    let long = Duration::from_hours(1);
+    let hold = |call: &Deferral| {
+        resilience::deferred::hold(&mut ledger.conn(), call, long).unwrap().unwrap()
+    };
+    let [forgotten, held, taken] = [(); 3].map(|()| job(&json!("fine")));
+    let (one, two, three) = (hold(&forgotten), hold(&held), hold(&taken));
+    assert!(one.forget(&mut ledger.conn()).unwrap());
+    let other = hold(&taken);
+    [one, two, three].into_iter().for_each(|hold| running.deferred.make_sure(hold));
+    for call in [forgotten, held] {
+        let entry = running.ended(call.id()).await;
+        assert_eq!((entry.stage, entry.attempts), (Stage::Done, 1));
+    }
+    assert!(other.forget(&mut ledger.conn()).unwrap(), "it is somebody else's");
+    running.stop().await;
+}
+
+#[tokio::test]
 async fn the_end_of_a_call_that_somebody_else_made_is_noticed() {
     let ledger = Ledger::new();
     let waiting = ledger.runtime(handler(), quick()).handle();

@@ -126,7 +126,6 @@ async fn a_node_killed_and_restarted_still_has_its_messages() {
     });
     // Asked of the queue itself: RabbitMQ's tools show nothing of a queue that nobody has used yet.
     // It can be asked before it has read all of its log; nobody is there to publish anything anew.
-    // Its log is read again after it can be asked, and nobody is there to publish anything anew.
     let (_connection, channel) = rig.channel().await;
     let there_again = async {
         loop {

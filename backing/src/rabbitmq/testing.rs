@@ -63,7 +63,7 @@ impl Drop for Turn {
     }
 }
 
-/// What a queue holds, as RabbitMQ's own tool tells.
+/// What a queue holds, and who takes from it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Queue {
     /// Its name.
@@ -72,6 +72,8 @@ pub struct Queue {
     pub ready: u64,
     /// Messages that were delivered and are not acknowledged.
     pub unacked: u64,
+    /// Consumers that have not cancelled.
+    pub consumers: u64,
 }
 
 impl TestBroker {
@@ -193,26 +195,50 @@ impl TestBroker {
         deleted == "true"
     }
 
-    /// The queues of a virtual host by name, as `rabbitmqctl` lists them, which takes about a second.
-    /// The numbers of a quorum queue are up to 200 ms old.
+    /// The queues of a virtual host by name, from where `rabbitmqctl list_queues` has it too. The
+    /// numbers of a quorum queue are up to 200 ms old; of one that was killed they are 0 until it has
+    /// read its log.
     pub fn queues(&self, vhost: &str) -> Vec<Queue> {
-        let list = ["list_queues", "--silent", "--no-table-headers", "--vhost", vhost];
-        let columns = ["name", "messages_ready", "messages_unacknowledged"];
-        let listed = expect(self.0.node.rabbitmqctl(&[&list[..], &columns[..]].concat()));
-        let mut queues: Vec<Queue> = listed
-            .lines()
-            .filter(|line| !line.is_empty())
-            .map(|line| match line.split('\t').collect::<Vec<_>>()[..] {
-                [name, ready, unacked] => Queue {
+        let listed = expect(self.evaluate(&format!(
+            "Keys = [messages_ready, messages_unacknowledged], \
+             Consumers = [proplists:get_value(queue_name, Consumer) \
+                          || Consumer <- rabbit_amqqueue:consumers_all({0})], \
+             lists:flatten([begin \
+                 {{_, Queue = {{resource, _, queue, Name}}}} = lists:keyfind(name, 1, Info), \
+                 Counts = [case lists:keyfind(Key, 1, Info) of \
+                               {{_, Count}} when is_integer(Count) -> Count; _ -> 0 end || Key <- Keys], \
+                 Consuming = length([Of || Of <- Consumers, Of =:= Queue]), \
+                 io_lib:format(\"~ts ~b ~b ~b \", [Name | Counts] ++ [Consuming]) \
+             end || Info <- rabbit_amqqueue:info_all({0}, [name | Keys])])",
+            binary(vhost),
+        )));
+        let words: Vec<_> = listed.trim_matches(['"', '[', ']']).split_whitespace().collect();
+        let mut queues: Vec<Queue> = words
+            .chunks(4)
+            .map(|queue| match *queue {
+                [name, ready, unacked, consumers] => Queue {
                     name: name.to_owned(),
                     ready: expect(ready.parse()),
                     unacked: expect(unacked.parse()),
+                    consumers: expect(consumers.parse()),
                 },
-                _ => panic!("rabbitmqctl said: {line}"),
+                _ => panic!("the node said: {listed}"),
             })
             .collect();
         queues.sort_unstable_by(|one, other| one.name.cmp(&other.name));
         queues
+    }
+
+    /// The output of RabbitMQ's own `rabbitmqctl`, which takes about a second.
+    pub fn rabbitmqctl(&self, arguments: &[&str]) -> String {
+        expect(self.0.node.rabbitmqctl(arguments))
+    }
+
+    /// Has the node write the names of its queues to its disk. By itself it does so seconds after it
+    /// has confirmed their first messages, and a queue that isn't written when the node is killed is
+    /// empty when it is back.
+    pub fn write_names(&self) {
+        expect(self.evaluate("[ok = dets:sync(Table) || Table <- dets:all()]"));
     }
 
     #[cfg(test)]

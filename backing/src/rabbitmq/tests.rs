@@ -58,7 +58,7 @@ fn run<T>(future: impl Future<Output = T>) -> T {
 }
 
 fn queue(name: &str, ready: u64, unacked: u64) -> Queue {
-    Queue { name: name.to_owned(), ready, unacked }
+    Queue { name: name.to_owned(), ready, unacked, consumers: 0 }
 }
 
 /// Waits until the tool lists these.

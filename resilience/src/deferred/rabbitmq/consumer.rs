@@ -89,7 +89,9 @@ impl Consumer {
             BasicConsumeOptions::default(),
             FieldTable::default(),
         );
-        let mut consumer = within(ANSWER, consuming).await?;
+        // Answered by the queue, not by whoever we are connected to.
+        let consuming = timeout(ANSWER, consuming).await;
+        let mut consumer = consuming.map_err(|_| Fault::Queue(self.kind.name))??;
         let pause = loop {
             let delivery = tokio::select! {
                 biased;
@@ -146,7 +148,9 @@ impl Consumer {
             };
             let queue = self.names.queue(self.kind.name);
             let getting = channel.basic_get(queue, BasicGetOptions::default());
-            let Some(got) = within(ANSWER, getting).await? else {
+            let got =
+                timeout(ANSWER, getting).await.map_err(|_| Fault::Queue(self.kind.name))??;
+            let Some(got) = got else {
                 place.unused();
                 self.rest(LOOK).await;
                 continue;

@@ -34,6 +34,8 @@ pub(super) enum Fault {
     Amqp(lapin::Error),
     /// What we made of it.
     Because(&'static str),
+    /// The broker answers, but for the queue of this kind.
+    Queue(&'static str),
 }
 
 impl fmt::Display for Fault {
@@ -41,6 +43,7 @@ impl fmt::Display for Fault {
         match self {
             Self::Amqp(error) => error.fmt(f),
             Self::Because(reason) => f.write_str(reason),
+            Self::Queue(kind) => write!(f, "the queue of {kind} doesn't answer in time"),
         }
     }
 }

@@ -17,6 +17,7 @@ use tokio::time::sleep;
 
 pub(super) use address::Address;
 
+use self::line::Fault;
 use self::session::Session;
 use self::topology::Names;
 use super::shared::Shared;
@@ -24,6 +25,27 @@ use crate::retry::Backoff;
 
 /// A connection that lasted for so long was a good one: the next wait is a short one again.
 const LASTED: Duration = Duration::from_secs(10);
+
+/// So many connections in a row end because a queue doesn't answer, before it is declared anew.
+const SILENT: u32 = 2;
+
+/// The kind whose queue has ended connections by its silence, and how many in a row.
+#[derive(Default)]
+struct Silence(Option<(&'static str, u32)>);
+
+impl Silence {
+    fn note(&mut self, fault: &Fault) {
+        self.0 = match (fault, self.0) {
+            (Fault::Queue(kind), Some((same, times))) if *kind == same => Some((same, times + 1)),
+            (Fault::Queue(kind), _) => Some((kind, 1)),
+            _ => None,
+        };
+    }
+
+    fn long(&self) -> Option<&'static str> {
+        self.0.filter(|(_, times)| *times >= SILENT).map(|(kind, _)| kind)
+    }
+}
 
 /// Has the broker carry the calls whenever it is there: the one owner of the connections, of what is
 /// declared, of the relay, the consumers and the reconciler. Whatever goes wrong ends all of it; the
@@ -33,10 +55,11 @@ pub(super) async fn supervise(shared: Arc<Shared>, address: Address) {
     let backoff = Backoff::new();
     let mut delays = backoff.delays();
     let names = Names::new(&shared.app);
+    let mut silence = Silence::default();
     while !shared.stop.is_cancelled() {
         let began = Instant::now();
         let opened = tokio::select! {
-            opened = Session::open(&shared, &address, &names) => opened,
+            opened = Session::open(&shared, &address, &names, silence.long()) => opened,
             () = shared.stop.cancelled() => return,
         };
         let ended = match opened {
@@ -44,6 +67,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, address: Address) {
             Err(fault) => Err(fault),
         };
         let Err(fault) = ended else { return };
+        silence.note(&fault);
         if began.elapsed() > LASTED {
             delays = backoff.delays();
         }

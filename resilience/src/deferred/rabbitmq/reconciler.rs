@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
 use super::line::{ANSWER, Fault, Line};
@@ -13,8 +13,8 @@ use crate::deferred::shared::Shared;
 
 const TICK: Duration = Duration::from_secs(1);
 
-/// Rows that were sent so long ago are lost when their queue is empty: what was delivered is
-/// running by then.
+/// Rows that were sent so long ago are lost when their queue is empty, so long after it was connected
+/// to: what was delivered is running by then, and a queue that was killed has read its log again.
 const EMPTY: Duration = Duration::from_secs(5);
 
 /// Of the rows that were sent so long ago, those that the queue can't have are lost.
@@ -39,6 +39,7 @@ impl Reconciler {
     pub(super) async fn run(self) -> Result<(), Fault> {
         let channel = self.line.channel().await?;
         let mut ticks = 0_u32;
+        let connected = Instant::now();
         loop {
             tokio::select! {
                 () = self.ending.cancelled() => return Ok(()),
@@ -47,7 +48,7 @@ impl Reconciler {
             ticks = ticks.wrapping_add(1);
             for kind in self.shared.names() {
                 let waiting = topology::waiting(&channel, &self.names, kind).await?;
-                if waiting == 0 {
+                if waiting == 0 && connected.elapsed() >= EMPTY {
                     self.recall(kind, EMPTY, 0).await;
                 } else if ticks.is_multiple_of(SELDOM) {
                     self.recall(kind, LONG, waiting.into()).await;

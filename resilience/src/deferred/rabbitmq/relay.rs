@@ -161,7 +161,9 @@ impl Lane {
                 // Nobody knows how long for: somebody else is to carry these rows out.
                 _ = blocked.wait_for(|blocked| *blocked) => return published,
                 () = sleep_until(started + CONFIRM) => {
-                    published.fault = Some(Fault::Because("the broker doesn't confirm in time"));
+                    let silent = rows.iter().find(|row| !published.confirmed.contains(&row.id));
+                    let kind = silent.and_then(|row| self.shared.kinds.get(row.kind.as_str()));
+                    published.fault = kind.map(|kind| Fault::Queue(kind.name));
                     return published;
                 }
             };

@@ -3,7 +3,11 @@
 //! There is no alternate exchange: what it takes counts as routed, so a publish for a queue that is
 //! gone would be confirmed and not returned, and be taken for sent.
 
-use lapin::options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions};
+use std::time::Duration;
+
+use lapin::options::{
+    ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions, QueueDeleteOptions,
+};
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{Channel, ExchangeKind};
 
@@ -83,6 +87,25 @@ pub(super) async fn declare(
 async fn queue(channel: &Channel, name: ShortString, arguments: FieldTable) -> Result<(), Fault> {
     let declaring = channel.queue_declare(name, QueueDeclareOptions::durable(), arguments);
     within(ANSWER, declaring).await.map(drop)
+}
+
+/// What a queue takes to go whose leader is gone: RabbitMQ waits for that one first.
+const DELETE: Duration = Duration::from_secs(15);
+
+/// Deletes the queue of this kind, which has answered nobody for a while, unless messages wait in it.
+/// RabbitMQ 3.10 leaves a quorum queue without a leader for good when the node is killed within
+/// seconds of its declaration. Should it have had messages after all, the ledger sends them again.
+pub(super) async fn remove_silent(
+    channel: &Channel,
+    names: &Names,
+    kind: &str,
+) -> Result<(), Fault> {
+    if waiting(channel, names, kind).await? > 0 {
+        return Ok(());
+    }
+    tracing::warn!(kind, "the queue of a kind doesn't answer: it is deleted, to be declared anew");
+    let deleting = channel.queue_delete(names.queue(kind), QueueDeleteOptions::default());
+    within(DELETE, deleting).await.map(drop)
 }
 
 /// How many messages wait in the queue of this kind. A queue that is gone is a fault, which ends the

@@ -31,7 +31,10 @@ async fn while_the_target_is_dead_its_calls_wait_in_the_broker_even_killed_and_r
     until(Duration::from_secs(20), "they wait in the broker", || waiting(49)).await;
     let before = rig.outside.all_runs();
     let waits = Instant::now();
-    tokio::task::block_in_place(|| rig.broker.kill());
+    tokio::task::block_in_place(|| {
+        rig.broker.write_names();
+        rig.broker.kill();
+    });
     running.broker(Broker::Down).await;
     tokio::task::block_in_place(|| rig.broker.start());
     running.broker(Broker::Work).await;

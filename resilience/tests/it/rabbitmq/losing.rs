@@ -106,13 +106,6 @@ async fn connections_closed_in_the_middle_of_confirms_lose_nothing_and_double_no
 #[tokio::test(flavor = "multi_thread")]
 async fn a_node_killed_and_restarted_still_has_its_messages() {
     let rig = Rig::dedicated();
-    // A queue's name reaches RabbitMQ's disk seconds after its messages: one that was declared just
-    // before a crash is empty after it. These are older.
-    rig.start().await.stop().await;
-    block_in_place(|| {
-        rig.broker.stop();
-        rig.broker.start();
-    });
     // Nobody consumes: one runtime that only publishes, as its gate is forced open.
     let running = rig.start().await;
     running.deferred.breaker::<Works>().force_open();
@@ -121,6 +114,7 @@ async fn a_node_killed_and_restarted_still_has_its_messages() {
     until(Duration::from_secs(20), "they are sent", || rig.count("sent") == 100).await;
     running.stop().await;
     block_in_place(|| {
+        rig.broker.write_names();
         rig.broker.kill();
         rig.broker.start();
     });
@@ -144,6 +138,26 @@ async fn a_node_killed_and_restarted_still_has_its_messages() {
     // Its messages, and no others, were carried out.
     assert_eq!(rig.outside.all_runs(), 100);
     next.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_a_crash_left_without_a_leader_is_declared_anew() {
+    let rig = Rig::dedicated();
+    // It is killed before it has written the names of its queues: they come back, and answer nobody.
+    let running = rig.start().await;
+    running.deferred.breaker::<Works>().force_open();
+    block_in_place(|| {
+        rig.broker.kill();
+        rig.broker.start();
+    });
+    rig.defer(40);
+    until(Duration::from_mins(1), "they are sent", || rig.count("sent") == 40).await;
+    running.broker(Broker::Work).await;
+    running.deferred.breaker::<Works>().reset();
+    rig.all_done(40).await;
+    assert_eq!(rig.outside.all_runs(), 40);
+    rig.queues_are_empty(0).await;
+    running.stop().await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

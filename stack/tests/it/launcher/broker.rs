@@ -4,6 +4,7 @@ use std::net::{TcpListener, TcpStream};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
 use std::process::{Command, Stdio};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use backing::process::in_folder;
 use nix::sys::signal::{Signal, kill};
@@ -13,6 +14,12 @@ use super::assert_nothing_is_left;
 use super::harness::{
     Launcher, folder, gone, is_ready, order, pid, program, refusal, status, with_broker,
 };
+
+/// Nodes that start take a processor for seconds each: one test after the other.
+fn turn() -> MutexGuard<'static, ()> {
+    static TURN: Mutex<()> = Mutex::new(());
+    TURN.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 fn ready(command: &mut Command) -> Launcher {
     let mut launcher = Launcher::spawn(command);
@@ -38,6 +45,7 @@ fn rabbitmqctl(folder: &Path, arguments: &[&str]) -> String {
 
 #[test]
 fn rabbitmq_runs_where_it_is_installed_and_store_alone_is_told() {
+    let _turn = turn();
     let folder = folder();
     let path = folder.path();
     let stopped = with_broker(path).args(["status", "--json"]).output().unwrap();
@@ -60,6 +68,7 @@ fn rabbitmq_runs_where_it_is_installed_and_store_alone_is_told() {
 
 #[test]
 fn rabbitmq_comes_back_on_the_same_port_with_what_it_was_given() {
+    let _turn = turn();
     let folder = folder();
     let path = folder.path();
     let mut launcher = ready(&mut with_broker(path));
@@ -97,6 +106,7 @@ fn address(rabbitmq: &Value) -> &str {
 
 #[test]
 fn killed_launcher_s_rabbitmq_is_ended_by_the_next_one() {
+    let _turn = turn();
     let folder = folder();
     let path = folder.path();
     let mut first = ready(&mut with_broker(path));

@@ -57,7 +57,7 @@ async fn storm(plan: Plan, length: Duration) {
     eprintln!("CHAOS_SEED={seed}");
     let world = Arc::new(plan.own_postgres().impatient().alone().start().await);
     let count = u64::from(RATE) * length.as_secs();
-    users::buy(&world, count);
+    world.sell(count);
     verdict::watch_warranty(&world);
 
     let end = Instant::now() + length;

@@ -114,7 +114,7 @@ async fn trouble_rabbitmq(world: &Arc<World>, seed: u64, end: Instant, tally: &T
     let mut dice = Dice::of(seed, "rabbitmq");
     let mut deck = Vec::new();
     loop {
-        sleep(dice.millis(300, 4000)).await;
+        sleep(dice.millis(300, 2000)).await;
         if Instant::now() >= end {
             return;
         }

@@ -10,54 +10,10 @@ use tokio::time::{MissedTickBehavior, interval, sleep};
 use uuid::Uuid;
 
 use super::RATE;
+use crate::world::World;
+use crate::world::bulk::order;
 use crate::world::dice::Dice;
-use crate::world::shop::{ALEX, Promise as _};
-use crate::world::{Part, World};
-
-const ORDERS: u128 = 0x0a00_0000_0000_4000_8000_0000_0000_0000;
-const ITEMS: u128 = 0x0b00_0000_0000_4000_8000_0000_0000_0000;
-
-pub(super) fn order(number: u64) -> Uuid {
-    Uuid::from_u128(ORDERS + u128::from(number))
-}
-
-pub(super) fn item(number: u64) -> Uuid {
-    Uuid::from_u128(ITEMS + u128::from(number))
-}
-
-/// As many orders as users, past all services: each with its item and its warranty.
-pub(super) fn buy(world: &World, count: u64) {
-    // Half of the shelf, so that each claim finds something to replace its item with.
-    let model = world.shelve(i64::try_from(count).unwrap() * 2);
-    let numbers = format!("FROM generate_series(0, {count} - 1) AS number");
-    let id = |base: u128| {
-        let head = Uuid::from_u128(base).to_string();
-        format!("('{}' || lpad(to_hex(number), 12, '0'))::uuid", &head[..24])
-    };
-    let (order, item) = (id(ORDERS), id(ITEMS));
-    world.execute(
-        Part::Order,
-        &format!(
-            "INSERT INTO orders (item_uid, order_uid, status, user_uid)
-             SELECT {item}, {order}, 'PAID', '{ALEX}' {numbers}"
-        ),
-    );
-    world.execute(
-        Part::Warehouse,
-        &format!(
-            "INSERT INTO order_item (order_item_uid, order_uid, item_id)
-             SELECT {item}, {order}, (SELECT id FROM items WHERE model = '{model}') {numbers};
-             UPDATE items SET available_count = available_count - {count} WHERE model = '{model}'"
-        ),
-    );
-    world.execute(
-        Part::Warranty,
-        &format!(
-            "INSERT INTO warranty (item_uid, status, warranty_date)
-             SELECT {item}, 'ON_WARRANTY', now() {numbers}"
-        ),
-    );
-}
+use crate::world::shop::Promise as _;
 
 /// What somebody was promised.
 #[derive(Clone, Copy, Debug)]

@@ -8,7 +8,8 @@ use serde_json::Value;
 use service::testing::until;
 use uuid::Uuid;
 
-use super::users::{Told, Users, item, order};
+use super::users::{Told, Users};
+use crate::world::bulk::{item, order};
 use crate::world::ledger::rows;
 use crate::world::{Part, RECOVERY, World};
 

@@ -2,10 +2,12 @@
 //! breaks them.
 //!
 //! - [`World`]: what is started, and how it is wired; [`Process`](process::Process): one service.
-//! - [`shop`]: what a user does, and the answers that the contract promises.
+//! - [`shop`]: what a user does, and the answers that the contract promises; [`bulk`]: orders by the
+//!   thousand.
 //! - [`HttpProxy`]: a bad network between two services. [`ledger`]: whether the databases add up.
 //! - [`dice`]: chance that can be had again.
 
+pub(crate) mod bulk;
 pub(crate) mod dice;
 pub(crate) mod ledger;
 pub(crate) mod process;

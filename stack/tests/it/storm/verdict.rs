@@ -70,7 +70,10 @@ pub(super) struct Ends {
     accepted: usize,
     done: usize,
     parked: BTreeMap<String, usize>,
-    longest: String,
+    /// From claim to decision: p50, p99, and the longest.
+    waits: Vec<[String; 3]>,
+    /// How often the slowest were begun, how often that counted, and what failed last.
+    slowest: Vec<[String; 3]>,
 }
 
 impl Ends {
@@ -85,7 +88,13 @@ impl Ends {
         for (word, count) in users.words() {
             eprintln!("| users heard {word} | {count} |");
         }
-        eprintln!("| longest from claim to decision | {} |", self.longest);
+        for [half, most, longest] in &self.waits {
+            eprintln!("| from claim to decision: p50, p99 | {half}, {most} |");
+            eprintln!("| … longest | {longest} |");
+        }
+        for [attempts, strikes, error] in &self.slowest {
+            eprintln!("| … of the slowest: attempts, strikes | {attempts}, {strikes}: {error} |");
+        }
         eprintln!("| calm after the last repair | {took:.1?} |");
     }
 }
@@ -148,12 +157,20 @@ pub(super) async fn check(world: &World, told: &[Told], count: u64) -> Ends {
         assert!(begin.elapsed() < RECOVERY, "not healthy: {sick:?}");
     }
     world.settles_with(&paid).await;
-    let longest = rows(
+    let waits = rows(
         world.database(Part::Store),
-        "SELECT max(decided_at - requested_at)::text AS a, '' AS b, '' AS c FROM claims",
+        "SELECT percentile_disc(0.5) WITHIN GROUP (ORDER BY decided_at - requested_at)::text AS a,
+                percentile_disc(0.99) WITHIN GROUP (ORDER BY decided_at - requested_at)::text AS b,
+                max(decided_at - requested_at)::text AS c
+         FROM claims",
     );
-    let [longest, ..] = longest[0].clone();
-    Ends { told: told.len(), accepted: claims.len(), done, parked, longest }
+    let slowest = rows(
+        world.database(Part::Store),
+        "SELECT attempts::text AS a, strikes::text AS b, coalesce(last_error, '') AS c
+         FROM deferred JOIN claims ON claim_uid = deferred.id
+         ORDER BY decided_at - requested_at DESC LIMIT 3",
+    );
+    Ends { told: told.len(), accepted: claims.len(), done, parked, waits, slowest }
 }
 
 /// 3b says how each has ended.

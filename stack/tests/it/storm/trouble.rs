@@ -19,6 +19,7 @@ const QUEUE: &str = "store.v1.claim";
 pub(super) struct Tally {
     kills: Mutex<BTreeMap<&'static str, u64>>,
     others: Mutex<BTreeMap<&'static str, u64>>,
+    repaired: Mutex<Option<Instant>>,
 }
 
 impl Tally {
@@ -28,6 +29,15 @@ impl Tally {
 
     fn happened(&self, what: &'static str) {
         *self.others.lock().unwrap().entry(what).or_default() += 1;
+    }
+
+    fn repaired(&self) {
+        *self.repaired.lock().unwrap() = Some(Instant::now());
+    }
+
+    /// Since when everything is there again, if not ready yet.
+    pub(super) fn last_repair(&self) -> Instant {
+        self.repaired.lock().unwrap().expect("something was killed")
     }
 
     pub(super) fn print(&self, seed: u64, length: Duration) {
@@ -92,6 +102,7 @@ async fn kill_services(world: &World, part: Part, seed: u64, end: Instant, tally
         tally.killed(part.name());
         sleep(dice.millis(0, 1200)).await;
         process.spawn();
+        tally.repaired();
     }
 }
 
@@ -106,6 +117,7 @@ async fn kill_postgres(world: &Arc<World>, seed: u64, end: Instant, tally: &Tall
         tally.killed("postgres");
         sleep(dice.millis(0, 1200)).await;
         blocking(world, |world| world.postgres().start()).await;
+        tally.repaired();
     }
 }
 
@@ -155,6 +167,7 @@ async fn trouble_rabbitmq(world: &Arc<World>, seed: u64, end: Instant, tally: &T
                 }
             }
         }
+        tally.repaired();
     }
 }
 

@@ -44,6 +44,9 @@ async fn open_breaker_answers_within_50_ms() {
     }
 }
 
+/// 500 claims are decided within this, by programs that are not optimized.
+const DRAINED: Duration = Duration::from_secs(30);
+
 #[tokio::test]
 #[ignore = "nightly: performance on a quiet machine"]
 async fn claim_is_accepted_within_50_ms_once_its_breaker_is_open() {
@@ -72,8 +75,14 @@ async fn claim_is_accepted_within_50_ms_once_its_breaker_is_open() {
         eprintln!("{} claims were accepted within {p50:?} (p50), {p99:?} (p99)", times.len());
         assert!(p99 <= Duration::from_millis(50), "{p99:?}");
         world.restart(Part::Warranty).await;
+        let healed = Instant::now();
+        let decided = "(SELECT count(*) FROM claims WHERE decision = 'RETURN')";
+        let decided = || world.number(Part::Store, decided);
+        until(RECOVERY, "claims are decided again", async || (decided() > 0).then_some(())).await;
+        let first = healed.elapsed();
+        let all = i64::try_from(COUNT).unwrap();
+        until(DRAINED, "all are decided", async || (decided() == all).then_some(())).await;
+        eprintln!("decided from {first:?} to {:?} after Warranty was back", healed.elapsed());
         world.owes_nothing().await;
-        let honoured = "(SELECT count(*) FROM claims WHERE decision = 'RETURN')";
-        assert_eq!(world.number(Part::Store, honoured), i64::try_from(COUNT).unwrap());
     }
 }

@@ -64,8 +64,7 @@ async fn storm(plan: Plan, length: Duration) {
     let tally = Arc::new(trouble::Tally::default());
     let claims = users::claim(&world, seed, count);
     let ((), mut users) = tokio::join!(trouble::rage(&world, seed, end, &tally), claims);
-    // Users claim until the end, whether anything is broken or not.
-    let healed = tally.last_repair().max(end);
+    let healed = tally.last_repair().max(users.last());
     let left = HEALED.saturating_sub(healed.elapsed());
     let calm = tokio::time::timeout(left, verdict::calm(&world, &mut users)).await;
     let took = healed.elapsed();

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use service::testing::assert_envelope;
 use tokio::task::JoinSet;
@@ -35,6 +35,8 @@ struct Heard {
 #[derive(Default)]
 pub(super) struct Users {
     waiting: JoinSet<Heard>,
+    /// When the last one came.
+    last: Option<Instant>,
     told: Vec<Told>,
     words: BTreeMap<String, u64>,
 }
@@ -43,11 +45,13 @@ pub(super) struct Users {
 pub(super) async fn claim(world: &Arc<World>, seed: u64, count: u64) -> Users {
     let mut users = Users::default();
     let mut pace = interval(Duration::from_secs(1) / RATE);
-    pace.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    // Who is late doesn't make the next one late.
+    pace.set_missed_tick_behavior(MissedTickBehavior::Burst);
     for number in 0..count {
         pace.tick().await;
         let dice = Dice::of(seed, &format!("user {number}"));
         users.waiting.spawn(user(Arc::clone(world), number, dice));
+        users.last = Some(Instant::now());
     }
     users
 }
@@ -110,6 +114,10 @@ impl Users {
                 *self.words.entry(word).or_default() += count;
             }
         }
+    }
+
+    pub(super) fn last(&self) -> Instant {
+        self.last.expect("somebody claims")
     }
 
     pub(super) fn told(&self) -> &[Told] {

@@ -20,9 +20,14 @@ HELPERS := --skip process_to_be_killed --skip process_with_an_authority
 
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet::
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_
 	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+# One after the other: with RabbitMQ, then without.
+.PHONY: chaos
+chaos: prerequisites ## ten minutes of kills with RabbitMQ and ten without: CHAOS_SECONDS for each, CHAOS_SEED to repeat
+	$(CARGO) test -p stack --test it -- --ignored --nocapture --test-threads=1 storm::long_
 
 # As Cargo.toml lists them, `default` (nothing) among them.
 FEATURES := $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z]*\) = .*/\1/p' resilience/Cargo.toml)

@@ -8,6 +8,7 @@ use service::testing::{Call, Response, assert_envelope, until};
 use uuid::Uuid;
 
 use crate::outage::Away;
+use crate::world::dice::{self, Dice};
 use crate::world::shop::Promise as _;
 use crate::world::{Part, World};
 
@@ -57,22 +58,19 @@ async fn shopper(world: &World, enough: &AtomicBool) -> Vec<Uuid> {
     kept.filter_map(|(number, order)| (number % 2 == 1).then_some(order)).collect()
 }
 
-/// Any of them.
-fn one_of<T: Copy>(all: &[T]) -> T {
-    let (dice, _) = Uuid::new_v4().as_u64_pair();
-    all[usize::try_from(dice).unwrap() % all.len()]
-}
-
 async fn storm(replicas: usize, rounds: usize) {
+    let seed = dice::seed();
+    eprintln!("CHAOS_SEED={seed}");
+    let mut dice = Dice::of(seed, "trouble");
     let world = World::plan().replicas(replicas).impatient().start().await;
     let mut paid = Vec::new();
     for round in 0..rounds {
         let enough = AtomicBool::new(false);
         let trouble = async {
             for _ in 0..3 {
-                let part = one_of(&Part::ALL);
-                let away = one_of(&[Away::Stopped, Away::Killed, Away::Frozen]);
-                let (before, length) = (one_of(&[0, 50, 300]), one_of(&[100, 700, 2500]));
+                let part = dice.one_of(&Part::ALL);
+                let away = dice.one_of(&[Away::Stopped, Away::Killed, Away::Frozen]);
+                let (before, length) = (dice.one_of(&[0, 50, 300]), dice.one_of(&[100, 700, 2500]));
                 eprintln!("round {round}: after {before} ms {part:?} {away:?} for {length} ms");
                 tokio::time::sleep(Duration::from_millis(before)).await;
                 away.begin(&world, part).await;

@@ -7,11 +7,16 @@ use serde_json::{Value, json};
 use service::testing::network::Act;
 use service::testing::{Response, assert_envelope, until};
 
-use crate::world::shop::{Promise as _, prompt};
+use crate::world::shop::{Promise as _, path, prompt};
 use crate::world::{Part, RECOVERY, World, met, served};
 
 /// What a crash of Store leaves to its ledger: a lease of 3 s, and the wait of a breaker.
 const AFTER_A_CRASH: Duration = RECOVERY;
+
+/// How long nobody else may touch a claim that a dead Store had begun with.
+const LEASE: Duration = Duration::from_secs(3);
+/// Leases that are over are looked for every second, and what is due every half.
+const NOTICED: Duration = Duration::from_millis(1500);
 
 /// What 3b says of the only claim on an order.
 fn only(list: Response) -> Value {
@@ -139,7 +144,7 @@ async fn claims_pass_on_to_the_other_store_when_one_is_killed() {
     world.restart(Part::Warranty).await;
     let survivor = world.replica(Part::Store, 1).client();
     for (order, claim) in claims {
-        let list = format!("{}/warranty", crate::world::shop::path(order));
+        let list = format!("{}/warranty", path(order));
         let decided = until(AFTER_A_CRASH * 2, "decided by the other", async || {
             let state = only(survivor.get(&list).send().await);
             (state["status"] == "DECIDED").then_some(state)
@@ -149,6 +154,46 @@ async fn claims_pass_on_to_the_other_store_when_one_is_killed() {
     }
     world.restart(Part::Store).await;
     world.owes_nothing().await;
+}
+
+#[tokio::test]
+async fn claims_that_one_of_three_stores_dies_with_pass_on_within_their_lease() {
+    let world = World::plan().replicas(3).proxied(Part::Order).impatient().start().await;
+    let orders = world.bought_many(6).await;
+    let held = world.proxy(Part::Order).on("POST /api/v1/orders/", Act::Hold);
+    let killed = world.replica(Part::Store, 0);
+    let first = orders.iter().map(|order| {
+        let claims = format!("{}/warranty", path(*order));
+        killed.client().post(claims).json(&json!({"reason": "a brick is missing"})).try_send()
+    });
+    let crash = async {
+        held.until_hits(orders.len()).await;
+        killed.kill().await;
+        let dead = Instant::now();
+        world.proxy(Part::Order).heal();
+        let passed = "(SELECT count(*) FROM deferred WHERE attempts > 1)";
+        until(LEASE + NOTICED, "others have begun with all of them", async || {
+            let begun = world.number(Part::Store, passed);
+            (usize::try_from(begun).unwrap() == orders.len()).then_some(())
+        })
+        .await;
+        eprintln!("passed on within {:?}", dead.elapsed());
+    };
+    let (lost, ()) = tokio::join!(join_all(first), crash);
+    assert!(lost.iter().all(Result::is_err), "nobody was told anything");
+    for order in &orders {
+        let list = format!("{}/warranty", path(*order));
+        let survivor = world.replica(Part::Store, 1).client();
+        let decided = until(RECOVERY, "decided by another", async || {
+            let state = only(survivor.get(&list).send().await);
+            (state["status"] == "DECIDED").then_some(state)
+        })
+        .await;
+        assert_eq!(decided["decision"], "RETURN");
+    }
+    world.restart(Part::Store).await;
+    world.owes_nothing().await;
+    world.settles_with(&orders).await;
 }
 
 #[tokio::test]

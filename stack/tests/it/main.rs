@@ -19,4 +19,5 @@ mod readme;
 mod reads;
 mod replicas;
 mod shutdown;
+mod storm;
 mod world;

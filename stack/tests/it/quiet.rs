@@ -3,11 +3,13 @@
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
-use service::testing::Call;
+use service::testing::operator::breaker;
+use service::testing::{Call, until};
 
 use crate::outage::{Away, ENOUGH, Orders};
-use crate::world::shop::prompt;
-use crate::world::{Part, World};
+use crate::world::bulk::order;
+use crate::world::shop::{Promise as _, prompt};
+use crate::world::{Part, RECOVERY, World};
 
 #[tokio::test]
 #[ignore = "nightly: performance on a quiet machine"]
@@ -39,5 +41,48 @@ async fn open_breaker_answers_within_50_ms() {
             assert!(p99 <= Duration::from_millis(50), "{part:?} {away:?}: {p99:?}");
             away.end(&world, part).await;
         }
+    }
+}
+
+/// 500 claims are decided within this, by programs that are not optimized.
+const DRAINED: Duration = Duration::from_secs(30);
+
+#[tokio::test]
+#[ignore = "nightly: performance on a quiet machine"]
+async fn claim_is_accepted_within_50_ms_once_its_breaker_is_open() {
+    const COUNT: u64 = 500;
+    for plan in [World::plan(), World::plan().broker()] {
+        let world = plan.start().await;
+        world.sell(COUNT);
+        world.kill(Part::Warranty).await;
+        let mut numbers = 0..COUNT;
+        until(RECOVERY, "the breaker of claims opens", async || {
+            let order = order(numbers.next().unwrap());
+            prompt(world.claim(order)).await.queued(order);
+            let found = breaker(&world.client(Part::Store), "deferred/claim").await;
+            (found["state"] == "open").then_some(())
+        })
+        .await;
+        let mut times = Vec::new();
+        for order in numbers.map(order) {
+            let begin = Instant::now();
+            let answer = world.claim(order).send().await;
+            times.push(begin.elapsed());
+            answer.queued(order);
+        }
+        times.sort_unstable();
+        let [p50, p99] = [50, 99].map(|percent| times[times.len() * percent / 100]);
+        eprintln!("{} claims were accepted within {p50:?} (p50), {p99:?} (p99)", times.len());
+        assert!(p99 <= Duration::from_millis(50), "{p99:?}");
+        world.restart(Part::Warranty).await;
+        let healed = Instant::now();
+        let decided = "(SELECT count(*) FROM claims WHERE decision = 'RETURN')";
+        let decided = || world.number(Part::Store, decided);
+        until(RECOVERY, "claims are decided again", async || (decided() > 0).then_some(())).await;
+        let first = healed.elapsed();
+        let all = i64::try_from(COUNT).unwrap();
+        until(DRAINED, "all are decided", async || (decided() == all).then_some(())).await;
+        eprintln!("decided from {first:?} to {:?} after Warranty was back", healed.elapsed());
+        world.owes_nothing().await;
     }
 }

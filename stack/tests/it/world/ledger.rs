@@ -27,7 +27,7 @@ struct Cells {
 }
 
 /// Three columns of text, each row.
-fn rows(url: &str, select: &str) -> Vec<[String; 3]> {
+pub(crate) fn rows(url: &str, select: &str) -> Vec<[String; 3]> {
     let mut connection = PgConnection::establish(url).unwrap();
     let cells: Vec<Cells> = diesel::sql_query(select).load(&mut connection).unwrap();
     cells.into_iter().map(|Cells { a, b, c }| [a, b, c]).collect()

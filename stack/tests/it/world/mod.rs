@@ -2,9 +2,13 @@
 //! breaks them.
 //!
 //! - [`World`]: what is started, and how it is wired; [`Process`](process::Process): one service.
-//! - [`shop`]: what a user does, and the answers that the contract promises.
+//! - [`shop`]: what a user does, and the answers that the contract promises; [`bulk`]: orders by the
+//!   thousand.
 //! - [`HttpProxy`]: a bad network between two services. [`ledger`]: whether the databases add up.
+//! - [`dice`]: chance that can be had again.
 
+pub(crate) mod bulk;
+pub(crate) mod dice;
 pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod shop;
@@ -30,7 +34,8 @@ pub(crate) const RECOVERY: Duration = Duration::from_secs(7);
 
 /// Processes that may run at the same time, of all worlds. More than this, and a machine with two
 /// cores is too slow for promises about time.
-static ROOM: Semaphore = Semaphore::const_new(16);
+static ROOM: Semaphore = Semaphore::const_new(PROCESSES as usize);
+const PROCESSES: u32 = 16;
 
 /// Bounds the wait for a request that is on its way.
 const SOON: Duration = Duration::from_secs(5);
@@ -89,6 +94,7 @@ pub(crate) struct Plan {
     variables: Vec<(String, String)>,
     own_postgres: bool,
     broker: bool,
+    alone: bool,
 }
 
 impl Plan {
@@ -129,10 +135,18 @@ impl Plan {
         self
     }
 
+    /// While no other world runs: for one that leaves nothing of the machine to others.
+    pub(crate) fn alone(mut self) -> Self {
+        self.alone = true;
+        self
+    }
+
     /// Starts all of it, and waits until it is ready.
     pub(crate) async fn start(self) -> World {
         let replicas = self.replicas.max(1);
-        let turn = ROOM.acquire_many(u32::try_from(replicas * 4).unwrap()).await.unwrap();
+        let own = u32::try_from(replicas * Part::ALL.len()).unwrap();
+        let room = if self.alone { PROCESSES } else { own };
+        let turn = ROOM.acquire_many(room).await.unwrap();
         let cluster = self.own_postgres.then(TestCluster::dedicated);
         let databases = Part::ALL.map(|part| {
             let cluster = cluster.as_ref().unwrap_or_else(|| TestCluster::shared());
@@ -258,6 +272,10 @@ impl World {
     /// The PostgreSQL of this world alone.
     pub(crate) fn postgres(&self) -> &TestCluster {
         self.cluster.as_ref().unwrap()
+    }
+
+    pub(crate) fn has_broker(&self) -> bool {
+        self.broker.is_some()
     }
 
     /// The RabbitMQ of this world alone: its [`TestBroker`] can be stopped, killed, frozen, wiped.

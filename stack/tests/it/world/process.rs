@@ -69,7 +69,8 @@ impl Process {
         begin.elapsed()
     }
 
-    fn spawn(&self) {
+    /// Starts it, and waits for nothing.
+    pub(crate) fn spawn(&self) {
         let log = || OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_stack"));
         // Held until its guardian watches.

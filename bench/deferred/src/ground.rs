@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use backing::postgres::{Cluster, Server};
+use backing::Server;
+use backing::postgres::Cluster;
 use backing::rabbitmq::testing::{TestBroker, TestVhost};
 use diesel::connection::SimpleConnection as _;
 use diesel::dsl::sql;

@@ -97,7 +97,7 @@ pub fn hold(
     lease: Duration,
 ) -> QueryResult<Option<Hold>> {
     let hold = Hold { id: call.id, token: Uuid::new_v4() };
-    Ok(ledger::hold(conn, call, hold.token, lease, 0)?.then_some(hold))
+    Ok(ledger::hold(conn, call, hold.token, lease)?.then_some(hold))
 }
 
 /// A call that its caller [holds](hold).

@@ -1,20 +1,27 @@
 //! Many small writes in one commit: what comes while one is under way shares the next.
 //!
-//! Nothing waits for company: the first question is asked at once. A commit costs its sync, whoever
-//! is in it, so that under load the ledger does many times as many calls per second.
+//! The first question waits for nobody: it is asked at once. A commit costs its sync, and a statement
+//! its plan, whoever is in it, so that under load the ledger does many times as many calls per second.
 
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use diesel::{PgConnection, QueryResult};
 use tokio::sync::oneshot;
+use tokio::time::sleep;
 
 use super::database::Door;
 
 /// How many questions share a transaction at the most.
 const MOST: usize = 100;
 
-/// Answers all questions, in their order.
+/// Where several have shared a transaction, the next one is so much later: they come again, one after
+/// the other, and would each find it just begun.
+const GATHER: Duration = Duration::from_millis(1);
+
+/// Answers all questions, in their order, in one transaction: by one statement, or by one that it
+/// begins.
 pub(super) type Answer<Q, A> =
     Arc<dyn Fn(&mut PgConnection, &[Q]) -> QueryResult<Vec<A>> + Send + Sync>;
 
@@ -65,13 +72,17 @@ impl<Q: Send + 'static, A: Send + 'static> Combiner<Q, A> {
                 }
                 queue.waiting.drain(..count).collect::<Vec<_>>()
             };
+            let company = batch.len() > 1;
             let (questions, senders): (Vec<Q>, Vec<_>) = batch.into_iter().unzip();
             let answer = Arc::clone(&self.answer);
-            if let Ok(answers) = door.run(move |conn| answer(conn, &questions)).await {
+            if let Ok(answers) = door.lend(move |conn| answer(conn, &questions)).await {
                 for (sender, answer) in senders.into_iter().zip(answers) {
                     // Whoever doesn't wait any more is served by the lease.
                     let _ = sender.send(answer);
                 }
+            }
+            if company {
+                sleep(GATHER).await;
             }
         }
     }

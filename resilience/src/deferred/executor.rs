@@ -155,7 +155,7 @@ impl Run<'_> {
                 None if strikes > limit => {
                     let turn = Turn::Alone(shared.turns.write().await);
                     let token = row.token;
-                    let alone = shared.door.run(move |conn| ledger::begin_alone(conn, id, token));
+                    let alone = shared.door.lend(move |conn| ledger::begin_alone(conn, id, token));
                     if !matches!(alone.await, Ok(true)) {
                         return (turn, Made::Not);
                     }
@@ -215,7 +215,7 @@ impl Run<'_> {
         loop {
             sleep_until(next.min(self.until)).await;
             let asked = Instant::now();
-            let beat = self.shared.door.run(move |conn| ledger::heartbeat(conn, id, token, lease));
+            let beat = self.shared.door.lend(move |conn| ledger::heartbeat(conn, id, token, lease));
             match timeout_at(self.until, beat).await {
                 Ok(Ok(true)) => {
                     self.until = asked + lease;

@@ -3,6 +3,7 @@
 use std::time::Duration;
 
 use diesel::prelude::*;
+use diesel::sql_query;
 #[cfg(feature = "rabbitmq")]
 use diesel::sql_types::{Array, Uuid as SqlUuid};
 use diesel::sql_types::{BigInt, Text};
@@ -12,7 +13,6 @@ use uuid::Uuid;
 #[cfg(feature = "rabbitmq")]
 use super::Row;
 use super::micros;
-use super::statement::statement;
 
 /// A row that its reader is to publish.
 #[cfg(feature = "rabbitmq")]
@@ -33,7 +33,7 @@ pub(in crate::deferred) fn claim_to_send(
     token: Uuid,
     lease: Duration,
 ) -> QueryResult<Vec<ToSend>> {
-    statement(
+    sql_query(
         "UPDATE deferred
          SET token = $3, lease_until = clock_timestamp() + $4 * interval '1 microsecond'
          WHERE id IN (SELECT id FROM deferred
@@ -57,10 +57,13 @@ pub(in crate::deferred) fn sent(
     ids: &[Uuid],
     token: Uuid,
 ) -> QueryResult<usize> {
-    statement(
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    sql_query(
         "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
          WHERE id IN (SELECT id FROM deferred
-                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
+                      WHERE id = ANY($1) AND token = $2 AND state || '' = 'pending'
                       ORDER BY id FOR UPDATE)",
     )
     .bind::<Array<SqlUuid>, _>(ids)
@@ -75,10 +78,13 @@ pub(in crate::deferred) fn not_sent(
     ids: &[Uuid],
     token: Uuid,
 ) -> QueryResult<usize> {
-    statement(
+    if ids.is_empty() {
+        return Ok(0);
+    }
+    sql_query(
         "UPDATE deferred SET token = NULL, lease_until = NULL
          WHERE id IN (SELECT id FROM deferred
-                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
+                      WHERE id = ANY($1) AND token = $2 AND state || '' = 'pending'
                       ORDER BY id FOR UPDATE)",
     )
     .bind::<Array<SqlUuid>, _>(ids)
@@ -96,7 +102,7 @@ pub(in crate::deferred) fn claim_sent(
     lease: Duration,
 ) -> QueryResult<Vec<Row>> {
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = messages.iter().copied().unzip();
-    statement(
+    sql_query(
         "UPDATE deferred
          SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
              started_at = clock_timestamp(),
@@ -104,7 +110,7 @@ pub(in crate::deferred) fn claim_sent(
          WHERE id IN (SELECT deferred.id FROM deferred
                       JOIN unnest($1, $2) AS message (id, token)
                           ON deferred.id = message.id AND deferred.token = message.token
-                      WHERE kind = $4 AND state IN ('pending', 'sent')
+                      WHERE kind = $4 AND state || '' IN ('pending', 'sent')
                       ORDER BY deferred.id FOR UPDATE OF deferred)
          RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
                    strikes, not_before, started_at, last_error, alone",
@@ -125,7 +131,7 @@ pub(in crate::deferred) fn recall(
     but: i64,
     limit: i64,
 ) -> QueryResult<usize> {
-    statement(
+    sql_query(
         "WITH old AS MATERIALIZED (SELECT clock_timestamp() - $2 * interval '1 microsecond' AS at)
          UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
          WHERE id IN (SELECT id FROM deferred

@@ -4,6 +4,9 @@
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
 //! database's: as a question of its own, or no index would be asked about a moment that passes.
 //!
+//! What names its rows by their ids asks for `state || ''`, so that no partial index comes into
+//! question: of the many rows that were in a state since the last vacuum it still holds entries.
+//!
 //! Statements on several rows lock them in the order of their ids, or skip those that are locked, so
 //! that no two wait for each other.
 
@@ -16,6 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::sql_query;
 use diesel::sql_types::{
     Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
 };
@@ -163,7 +167,7 @@ pub(super) fn begin(
 
 /// Forgets a call that is held under this token. False when it isn't any more.
 pub(super) fn forget(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
-    statement("DELETE FROM deferred WHERE id = $1 AND token = $2 AND state = 'running' AND held")
+    sql_query("DELETE FROM deferred WHERE id = $1 AND token = $2 AND state = 'running' AND held")
         .bind::<SqlUuid, _>(id)
         .bind::<SqlUuid, _>(token)
         .execute(conn)
@@ -178,7 +182,7 @@ pub(super) fn claim_due(
     token: Uuid,
     lease: Duration,
 ) -> QueryResult<Vec<Row>> {
-    statement(
+    sql_query(
         "UPDATE deferred
          SET state = 'running', held = false, token = $3, attempts = attempts + 1,
              strikes = strikes + 1, started_at = clock_timestamp(),
@@ -205,7 +209,7 @@ pub(super) fn heartbeat(
     token: Uuid,
     lease: Duration,
 ) -> QueryResult<bool> {
-    statement(
+    sql_query(
         "UPDATE deferred SET lease_until = clock_timestamp() + $3 * interval '1 microsecond'
          WHERE id = $1 AND token = $2 AND state = 'running'",
     )
@@ -218,7 +222,7 @@ pub(super) fn heartbeat(
 
 /// Nothing else is carried out in its process from now on. False when somebody else has taken over.
 pub(super) fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
-    statement("UPDATE deferred SET alone = true WHERE id = $1 AND token = $2 AND state = 'running'")
+    sql_query("UPDATE deferred SET alone = true WHERE id = $1 AND token = $2 AND state = 'running'")
         .bind::<SqlUuid, _>(id)
         .bind::<SqlUuid, _>(token)
         .execute(conn)
@@ -238,13 +242,13 @@ pub(super) fn finish_all(
     }
 
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = calls.iter().copied().unzip();
-    let finished: Vec<Finished> = statement(
+    let finished: Vec<Finished> = sql_query(
         "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
                              ended_at = clock_timestamp()
          WHERE id IN (SELECT deferred.id FROM deferred
                       JOIN unnest($1, $2) AS mine (id, token)
                           ON deferred.id = mine.id AND deferred.token = mine.token
-                      WHERE state = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
+                      WHERE state || '' = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
          RETURNING id",
     )
     .bind::<Array<SqlUuid>, _>(ids)
@@ -262,7 +266,7 @@ pub(super) fn postpone(
     delay: Duration,
     counts: bool,
 ) -> QueryResult<bool> {
-    statement(
+    sql_query(
         "UPDATE deferred
          SET state = 'pending', held = false, token = NULL, lease_until = NULL,
              strikes = CASE WHEN $5 THEN strikes WHEN alone THEN 0 ELSE greatest(strikes - 1, 0) END,
@@ -290,7 +294,7 @@ pub(super) fn park(
     token: Uuid,
     reason: &str,
 ) -> QueryResult<bool> {
-    statement(
+    sql_query(
         "UPDATE deferred
          SET state = 'parked', held = false, token = NULL, lease_until = NULL,
              ended_at = clock_timestamp(), first_error = coalesce(first_error, $3),
@@ -310,7 +314,7 @@ pub(super) const INTERRUPTED: &str = "interrupted";
 
 /// Gives back what nobody is at any more: rows whose lease ran out. Returns how many.
 pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize> {
-    statement(
+    sql_query(
         "UPDATE deferred
          SET state = 'pending', held = false, token = NULL, lease_until = NULL,
              not_before = clock_timestamp(),
@@ -328,7 +332,7 @@ pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize>
 
 /// How long until the next row of these kinds is due; nothing when there is none.
 pub(super) fn next_due(conn: &mut PgConnection, kinds: &[&str]) -> QueryResult<Option<Duration>> {
-    let wait: Wait = statement(
+    let wait: Wait = sql_query(
         "SELECT ceil(extract(epoch FROM
                     min(greatest(not_before, coalesce(lease_until, not_before))) - clock_timestamp())
                     * 1000000)::bigint AS micros

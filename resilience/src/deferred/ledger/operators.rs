@@ -11,7 +11,6 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 use super::micros;
-use super::statement::statement;
 use crate::deferred::database::DatabaseError;
 use crate::deferred::operators::{Entry, Filter, Stage};
 
@@ -149,7 +148,7 @@ struct State {
 
 /// Where the one with this id is.
 pub(in crate::deferred) fn stage(conn: &mut PgConnection, id: Uuid) -> QueryResult<Option<Stage>> {
-    let row = statement("SELECT state FROM deferred WHERE id = $1")
+    let row = sql_query("SELECT state FROM deferred WHERE id = $1")
         .bind::<SqlUuid, _>(id)
         .get_result::<State>(conn);
     row.optional()?.map(|row| stage_of(&row.state)).transpose()
@@ -157,7 +156,7 @@ pub(in crate::deferred) fn stage(conn: &mut PgConnection, id: Uuid) -> QueryResu
 
 /// A parked one begins anew. Only for one that is [locked](lock).
 pub(in crate::deferred) fn resume(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
-    statement(
+    sql_query(
         "UPDATE deferred
          SET state = 'pending', strikes = 0, alone = false, not_before = clock_timestamp(), ended_at = NULL,
              discarded_at = NULL, sent_at = NULL
@@ -170,7 +169,7 @@ pub(in crate::deferred) fn resume(conn: &mut PgConnection, id: Uuid) -> QueryRes
 
 /// A pending one is due now. Only for one that is [locked](lock).
 pub(in crate::deferred) fn hasten(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
-    statement(
+    sql_query(
         "UPDATE deferred SET not_before = least(not_before, clock_timestamp())
          WHERE id = $1 AND state = 'pending'",
     )
@@ -186,7 +185,7 @@ pub(in crate::deferred) fn discard(
     id: Uuid,
     reason: Option<&str>,
 ) -> QueryResult<()> {
-    statement(
+    sql_query(
         "UPDATE deferred
          SET discarded_at = coalesce(discarded_at, clock_timestamp()), state = 'parked',
              token = NULL, lease_until = NULL, ended_at = coalesce(ended_at, clock_timestamp()),
@@ -209,7 +208,7 @@ pub(in crate::deferred) fn delete_done(
     older_than: Duration,
     limit: i64,
 ) -> QueryResult<usize> {
-    statement(
+    sql_query(
         "DELETE FROM deferred
          WHERE id IN (SELECT id FROM deferred
                       WHERE state = 'done'

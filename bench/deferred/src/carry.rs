@@ -47,12 +47,15 @@ pub(crate) async fn measure(ground: &Ground) -> Carry {
     Carry { bare: median(bare), rabbitmq: median(rabbitmq), ledger_only: median(alone) }
 }
 
-pub(crate) async fn ledger_only(ledger: &Ledger) -> f64 {
-    let mut rounds = Vec::new();
+/// From each of these ledgers alone, in turn.
+pub(crate) async fn ledger_only(ledgers: &[Ledger]) -> Vec<f64> {
+    let mut rates = vec![Vec::new(); ledgers.len()];
     for _ in 0..ROUNDS {
-        rounds.push(calls(ledger, None).await);
+        for (ledger, rates) in ledgers.iter().zip(&mut rates) {
+            rates.push(calls(ledger, None).await);
+        }
     }
-    median(rounds)
+    rates.into_iter().map(median).collect()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {

@@ -56,15 +56,13 @@ async fn main() -> std::io::Result<ExitCode> {
 }
 
 async fn grow(ground: &Ground) -> Vec<Grown> {
-    let mut grown = Vec::new();
-    for rows in ENDED {
+    let ledgers = ENDED.map(|rows| {
         let ledger = ground.ledger();
         ledger.fill(rows);
-        grown.push(Grown {
-            rows,
-            accept: accept::deferring(&ledger),
-            per_second: carry::ledger_only(&ledger).await,
-        });
-    }
-    grown
+        ledger
+    });
+    let accept = accept::deferring(&ledgers);
+    let per_second = carry::ledger_only(&ledgers).await;
+    let grown = ENDED.into_iter().zip(accept).zip(per_second);
+    grown.map(|((rows, accept), per_second)| Grown { rows, accept, per_second }).collect()
 }

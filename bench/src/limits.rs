@@ -1,14 +1,10 @@
 //! What must hold: differences and ratios within the run, as absolute times say more about the
 //! machine.
 
+use bench_page::Limit;
+
 use crate::Results;
 use crate::harness::Timing;
-
-pub(crate) struct Limit {
-    pub(crate) promise: &'static str,
-    pub(crate) measured: String,
-    pub(crate) held: bool,
-}
 
 const ONE: usize = 0;
 const TWO: usize = 1;
@@ -17,14 +13,12 @@ const EIGHT: usize = 2;
 /// Above this, two threads didn't have two cores: what they cost each other can't be seen.
 const CROWDED: f64 = 1.5;
 
-impl Limit {
-    /// No more than this many nanoseconds.
-    fn at_most(promise: &'static str, limit: f64, measured: Option<f64>) -> Self {
-        Self {
-            promise,
-            measured: measured.map_or("not measured".to_owned(), |ns| format!("{ns:.1} ns")),
-            held: measured.is_some_and(|ns| ns <= limit),
-        }
+/// No more than this many nanoseconds.
+fn at_most(promise: &'static str, limit: f64, measured: Option<f64>) -> Limit {
+    Limit {
+        promise,
+        measured: measured.map_or("not measured".to_owned(), |ns| format!("{ns:.1} ns")),
+        held: measured.is_some_and(|ns| ns <= limit),
     }
 }
 
@@ -36,7 +30,6 @@ pub(crate) fn judge(results: &Results) -> Vec<Limit> {
     let rejection = &results.open[0];
     let [future, _, pipeline] = &*results.futures else { unreachable!("see Results") };
 
-    let at_most = Limit::at_most;
     vec![
         at_most("closed, 1 thread: at most 5 ns over a bare call", 5.0, ours.over(bare, ONE)),
         four_times(ours, peers, TWO),

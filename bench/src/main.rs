@@ -42,12 +42,7 @@ fn main() -> io::Result<ExitCode> {
     let page = report::write(&results, &footprints, &limits);
     fs::write(PAGE, &page)?;
     println!("{page}");
-
-    let missed: Vec<_> = limits.iter().filter(|limit| !limit.held).collect();
-    for limit in &missed {
-        eprintln!("missed: {} ({})", limit.promise, limit.measured);
-    }
-    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(bench_page::conclude(&limits))
 }
 
 fn measure() -> Results {

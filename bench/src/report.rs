@@ -1,13 +1,13 @@
 //! The page in `docs/`.
 
 use std::fmt::Write as _;
-use std::process::Command;
-use std::{fs, thread};
+
+use bench_page::Limit;
 
 use crate::Results;
 use crate::footprint::Footprint;
 use crate::harness::{THREADS, Timing};
-use crate::limits::{Limit, is_crowded};
+use crate::limits::is_crowded;
 
 const LOCK: &str = include_str!("../Cargo.lock");
 
@@ -87,7 +87,7 @@ Medians of the differences and ratios within each round.
         futures = table(&results.futures),
         faster = faster(results),
         footprints = footprint_table(footprints),
-        limits = limit_table(limits),
+        limits = bench_page::table(limits),
     )
 }
 
@@ -116,15 +116,6 @@ fn footprint_table(footprints: &[Footprint]) -> String {
     let mut table = String::from("| | crates | first build |\n|---|--:|--:|\n");
     for Footprint { name, crates, build } in footprints {
         let _ = writeln!(table, "| {name} | {crates} | {:.1} s |", build.as_secs_f64());
-    }
-    table
-}
-
-fn limit_table(limits: &[Limit]) -> String {
-    let mut table = String::from("| | measured | |\n|---|--:|---|\n");
-    for Limit { promise, measured, held } in limits {
-        let held = if *held { "held" } else { "**missed**" };
-        let _ = writeln!(table, "| {promise} | {measured} | {held} |");
     }
     table
 }
@@ -160,18 +151,11 @@ fn faster(results: &Results) -> String {
     if lines.is_empty() { "Nowhere in this run.\n".to_owned() } else { lines }
 }
 
+/// With what the peers are.
 fn machine() -> String {
-    let cpu = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
-    let cpu = cpu
-        .lines()
-        .find_map(|line| line.strip_prefix("model name")?.split_once(": "))
-        .map_or("unknown processor", |(_, model)| model);
-    let cores = thread::available_parallelism().map_or(1, usize::from);
-    let rustc = Command::new("rustc").arg("--version").output();
-    let rustc = rustc.map(|output| String::from_utf8_lossy(&output.stdout).trim().to_owned());
     format!(
-        "{cpu}, {cores} cores; {}; failsafe {}, recloser {}, tower-resilience-circuitbreaker {}.",
-        rustc.unwrap_or_default(),
+        "{}; failsafe {}, recloser {}, tower-resilience-circuitbreaker {}.",
+        bench_page::machine(),
         version("failsafe"),
         version("recloser"),
         version("tower-resilience-circuitbreaker"),

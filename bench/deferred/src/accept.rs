@@ -50,11 +50,19 @@ pub(crate) fn measure(ground: &Ground) -> Accept {
     Accept { bare: Times::of(bare), deferred: Times::of(deferred) }
 }
 
-pub(crate) fn deferring(ledger: &Ledger) -> Times {
-    let mut conn = ledger.connect();
-    let times = Times::of((0..ROUNDS / 3).map(|_| time(|| write_down(&mut conn))).collect());
-    conn.batch_execute("DELETE FROM deferred WHERE state = 'pending'").expect("it is emptied");
-    times
+/// On each of these ledgers, in turn.
+pub(crate) fn deferring(ledgers: &[Ledger]) -> Vec<Times> {
+    let mut conns: Vec<_> = ledgers.iter().map(Ledger::connect).collect();
+    let mut times = vec![Vec::new(); ledgers.len()];
+    for _ in 0..ROUNDS / 3 {
+        for (conn, times) in conns.iter_mut().zip(&mut times) {
+            times.push(time(|| write_down(conn)));
+        }
+    }
+    for conn in &mut conns {
+        conn.batch_execute("DELETE FROM deferred WHERE state = 'pending'").expect("it is emptied");
+    }
+    times.into_iter().map(Times::of).collect()
 }
 
 fn time(work: impl FnOnce()) -> Duration {

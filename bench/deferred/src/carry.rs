@@ -6,17 +6,16 @@ use diesel::Connection as _;
 use futures_util::StreamExt as _;
 use futures_util::future::join_all;
 use lapin::options::{
-    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
-    QueueDeclareOptions,
+    BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions,
+    ConfirmSelectOptions, QueueDeclareOptions,
 };
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use resilience::breaker::Breaker;
-use resilience::deferred::{Broker, Deferral, Deferred, Settings, defer};
-use tokio::sync::{mpsc, oneshot};
+use resilience::deferred::{Deferral, Settings, defer};
 use uuid::Uuid;
 
-use crate::ground::{Ground, Ledger, Nothing, until_done};
+use crate::ground::{Ground, Ledger, Nothing, Running, until_done};
 
 /// Calls per round, deferred so many in a transaction.
 const CALLS: u32 = 10_000;
@@ -48,12 +47,15 @@ pub(crate) async fn measure(ground: &Ground) -> Carry {
     Carry { bare: median(bare), rabbitmq: median(rabbitmq), ledger_only: median(alone) }
 }
 
-pub(crate) async fn ledger_only(ledger: &Ledger) -> f64 {
-    let mut rounds = Vec::new();
+/// From each of these ledgers alone, in turn.
+pub(crate) async fn ledger_only(ledgers: &[Ledger]) -> Vec<f64> {
+    let mut rates = vec![Vec::new(); ledgers.len()];
     for _ in 0..ROUNDS {
-        rounds.push(calls(ledger, None).await);
+        for (ledger, rates) in ledgers.iter().zip(&mut rates) {
+            rates.push(calls(ledger, None).await);
+        }
     }
-    median(rounds)
+    rates.into_iter().map(median).collect()
 }
 
 fn median(mut values: Vec<f64>) -> f64 {
@@ -66,26 +68,12 @@ fn rate(began: Instant) -> f64 {
 }
 
 async fn calls(ledger: &Ledger, broker: Option<&str>) -> f64 {
-    let (ran, mut runs) = mpsc::unbounded_channel();
     let breaker = Breaker::builder("nothing").build();
     let settings = Settings::new().concurrency(AT_ONCE.into()).breaker(breaker);
-    let mut builder = Deferred::builder(ledger.pool()).app("bench").handler(Nothing(ran), settings);
-    if let Some(broker) = broker {
-        builder = builder.amqp(broker);
-    }
-    let runtime = builder.build().expect("a runtime");
-    let deferred = runtime.handle();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(runtime.run(async {
-        let _ = stopped.await;
-    }));
-    if broker.is_some() {
-        let mut state = deferred.watch_broker();
-        state.wait_for(|state| *state == Broker::Work).await.expect("it runs");
-    }
+    let mut running = Running::start(ledger, broker, settings).await;
     let began = Instant::now();
     let mut conn = ledger.connect();
-    let nudge = deferred.clone();
+    let deferred = running.deferred.clone();
     let accepting = tokio::task::spawn_blocking(move || {
         let payloads: Vec<u32> = (0..CALLS).collect();
         for payloads in payloads.chunks(PER_COMMIT) {
@@ -96,29 +84,31 @@ async fn calls(ledger: &Ledger, broker: Option<&str>) -> f64 {
                 })
             });
             committed.expect("it is written down");
-            nudge.nudge();
+            deferred.nudge();
         }
     });
     accepting.await.expect("it accepts");
     for _ in 0..CALLS {
-        runs.recv().await.expect("it runs");
+        running.runs.recv().await.expect("it runs");
     }
     until_done(ledger).await;
     let rate = rate(began);
-    let _ = stop.send(());
-    running.await.expect("it ends");
+    running.stop().await;
     rate
 }
 
 /// The same messages without a ledger.
 async fn messages(url: &str) -> f64 {
     let connect = || Connection::connect(url, ConnectionProperties::default());
-    let (publisher, consumer) = (connect().await.expect("RabbitMQ"), connect().await.expect("RabbitMQ"));
+    let (publisher, consumer) =
+        (connect().await.expect("RabbitMQ"), connect().await.expect("RabbitMQ"));
     let (to, from) = (channel(&publisher).await, channel(&consumer).await);
     let mut arguments = FieldTable::default();
     arguments.insert("x-queue-type".into(), AMQPValue::LongString("quorum".into()));
     let queue = ShortString::from("bare");
-    to.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments).await.expect("a queue");
+    to.queue_declare(queue.clone(), QueueDeclareOptions::durable(), arguments)
+        .await
+        .expect("a queue");
     to.confirm_select(ConfirmSelectOptions::default()).await.expect("confirms");
     from.basic_qos(AT_ONCE, BasicQosOptions::default()).await.expect("a prefetch");
     let consume = BasicConsumeOptions::default();
@@ -135,8 +125,13 @@ async fn messages(url: &str) -> f64 {
             for _ in window {
                 let options = BasicPublishOptions { mandatory: true, ..Default::default() };
                 let properties = BasicProperties::default().with_delivery_mode(2);
-                let sent =
-                    to.basic_publish("".into(), queue.clone(), options, body.as_bytes(), properties);
+                let sent = to.basic_publish(
+                    "".into(),
+                    queue.clone(),
+                    options,
+                    body.as_bytes(),
+                    properties,
+                );
                 confirms.push(sent.await.expect("it is sent"));
             }
             for confirmed in join_all(confirms).await {

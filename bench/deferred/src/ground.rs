@@ -3,7 +3,8 @@
 use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::Duration;
 
-use backing::postgres::{Cluster, Server};
+use backing::Server;
+use backing::postgres::Cluster;
 use backing::rabbitmq::testing::{TestBroker, TestVhost};
 use diesel::connection::SimpleConnection as _;
 use diesel::dsl::sql;
@@ -11,8 +12,9 @@ use diesel::r2d2::{ConnectionManager, Pool};
 use diesel::sql_types::BigInt;
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _};
 use diesel_migrations::MigrationHarness as _;
-use resilience::deferred::{self, Attempt, Handler, HandlerError};
-use tokio::sync::mpsc;
+use resilience::deferred::{self, Attempt, Broker, Deferred, Handler, HandlerError, Settings};
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio::time::Instant;
 use uuid::Uuid;
 
@@ -75,18 +77,21 @@ impl Ledger {
 
     /// Rows that ended.
     pub(crate) fn fill(&self, rows: u32) {
+        let mut conn = self.connect();
         let fill = format!(
             "INSERT INTO deferred (id, kind, payload, state, not_before, ended_at, attempts)
              SELECT gen_random_uuid(), 'no-op', '42', 'done', now(), now(), 1
-             FROM generate_series(1, {rows});
-             ANALYZE deferred;"
+             FROM generate_series(1, {rows})"
         );
-        self.connect().batch_execute(&fill).expect("rows");
+        conn.batch_execute(&fill).expect("rows");
+        // What the filling leaves behind isn't to be measured.
+        conn.batch_execute("VACUUM ANALYZE deferred").expect("it is clean");
+        conn.batch_execute("CHECKPOINT").expect("it is written");
     }
 }
 
 /// Does nothing, and says so.
-pub(crate) struct Nothing(pub(crate) mpsc::UnboundedSender<(u32, Instant)>);
+pub(crate) struct Nothing(mpsc::UnboundedSender<(u32, Instant)>);
 
 impl Handler for Nothing {
     const KIND: &'static str = "no-op";
@@ -97,6 +102,43 @@ impl Handler for Nothing {
         // Nobody listens any more when the measuring is over.
         let _ = self.0.send((attempt.payload, Instant::now()));
         Ok(())
+    }
+}
+
+/// A runtime that does nothing for each call.
+pub(crate) struct Running {
+    pub(crate) deferred: Deferred,
+    /// What it has begun, and when.
+    pub(crate) runs: mpsc::UnboundedReceiver<(u32, Instant)>,
+    stop: oneshot::Sender<()>,
+    task: JoinHandle<()>,
+}
+
+impl Running {
+    /// Returns when it works, with the broker where there is one.
+    pub(crate) async fn start(ledger: &Ledger, broker: Option<&str>, settings: Settings) -> Self {
+        let (ran, runs) = mpsc::unbounded_channel();
+        let builder = Deferred::builder(ledger.pool()).app("bench");
+        let mut builder = builder.handler(Nothing(ran), settings);
+        if let Some(broker) = broker {
+            builder = builder.amqp(broker);
+        }
+        let runtime = builder.build().expect("a runtime");
+        let deferred = runtime.handle();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(runtime.run(async {
+            let _ = stopped.await;
+        }));
+        if broker.is_some() {
+            let mut state = deferred.watch_broker();
+            state.wait_for(|state| *state == Broker::Work).await.expect("it runs");
+        }
+        Self { deferred, runs, stop, task }
+    }
+
+    pub(crate) async fn stop(self) {
+        let _ = self.stop.send(());
+        self.task.await.expect("it ends");
     }
 }
 

@@ -3,13 +3,12 @@
 use std::time::Duration;
 
 use diesel::Connection as _;
-use resilience::deferred::{Deferral, Deferred, Settings, defer};
-use tokio::sync::{mpsc, oneshot};
+use resilience::deferred::{Deferral, Settings, defer};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
 use crate::accept::Times;
-use crate::ground::{Ground, Ledger, Nothing};
+use crate::ground::{Ground, Ledger, Nothing, Running};
 
 const CALLS: u32 = 300;
 const DELAY: Duration = Duration::from_secs(1);
@@ -31,39 +30,23 @@ pub(crate) async fn measure(ground: &Ground) -> Late {
 }
 
 async fn lateness(ledger: &Ledger, broker: Option<&str>) -> Times {
-    let (ran, mut runs) = mpsc::unbounded_channel();
-    let mut builder =
-        Deferred::builder(ledger.pool()).app("late").handler(Nothing(ran), Settings::new());
-    if let Some(broker) = broker {
-        builder = builder.amqp(broker);
-    }
-    let runtime = builder.build().expect("a runtime");
-    let deferred = runtime.handle();
-    let (stop, stopped) = oneshot::channel::<()>();
-    let running = tokio::spawn(runtime.run(async {
-        let _ = stopped.await;
-    }));
-    if broker.is_some() {
-        let mut state = deferred.watch_broker();
-        let up = |state: &resilience::deferred::Broker| *state == resilience::deferred::Broker::Work;
-        state.wait_for(up).await.expect("it runs");
-    }
+    let mut running = Running::start(ledger, broker, Settings::new()).await;
     let mut conn = ledger.connect();
     let mut due = Vec::new();
     for number in 0..CALLS {
-        let call = Deferral::new::<Nothing>(Uuid::now_v7(), &number).expect("a number").after(DELAY);
+        let call =
+            Deferral::new::<Nothing>(Uuid::now_v7(), &number).expect("a number").after(DELAY);
         // Before it is written down: what the commit takes counts as lateness.
         due.push(Instant::now() + DELAY);
         conn.transaction(|conn| defer(conn, &call)).expect("it is written down");
-        deferred.nudge();
+        running.deferred.nudge();
         sleep(PAUSE).await;
     }
     let mut late = Vec::new();
     for _ in 0..CALLS {
-        let (number, at) = runs.recv().await.expect("it runs");
+        let (number, at) = running.runs.recv().await.expect("it runs");
         late.push(at.saturating_duration_since(due[number as usize]));
     }
-    let _ = stop.send(());
-    running.await.expect("it ends");
+    running.stop().await;
     Times::of(late)
 }

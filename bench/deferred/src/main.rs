@@ -52,23 +52,17 @@ async fn main() -> std::io::Result<ExitCode> {
     let page = report::write(&results, &limits);
     fs::write(PAGE, &page)?;
     println!("{page}");
-    let missed: Vec<_> = limits.iter().filter(|limit| !limit.held).collect();
-    for limit in &missed {
-        eprintln!("missed: {} ({})", limit.promise, limit.measured);
-    }
-    Ok(if missed.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    Ok(bench_page::conclude(&limits))
 }
 
 async fn grow(ground: &Ground) -> Vec<Grown> {
-    let mut grown = Vec::new();
-    for rows in ENDED {
+    let ledgers = ENDED.map(|rows| {
         let ledger = ground.ledger();
         ledger.fill(rows);
-        grown.push(Grown {
-            rows,
-            accept: accept::deferring(&ledger),
-            per_second: carry::ledger_only(&ledger).await,
-        });
-    }
-    grown
+        ledger
+    });
+    let accept = accept::deferring(&ledgers);
+    let per_second = carry::ledger_only(&ledgers).await;
+    let grown = ENDED.into_iter().zip(accept).zip(per_second);
+    grown.map(|((rows, accept), per_second)| Grown { rows, accept, per_second }).collect()
 }

@@ -97,7 +97,7 @@ pub fn hold(
     lease: Duration,
 ) -> QueryResult<Option<Hold>> {
     let token = Uuid::new_v4();
-    let held = ledger::hold(conn, call, token, lease, 0)?;
+    let held = ledger::hold(conn, call, token, lease)?;
     Ok(held.then(|| Hold { call: call.clone(), token }))
 }
 

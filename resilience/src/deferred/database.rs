@@ -92,10 +92,18 @@ impl Door {
         &self,
         work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,
     ) -> Result<T, DatabaseError> {
+        self.lend(move |conn| conn.transaction(work)).await
+    }
+
+    /// Runs work that is one statement, which is a transaction by itself, or begins its own.
+    pub(super) async fn lend<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,
+    ) -> Result<T, DatabaseError> {
         let slot = Arc::new(Mutex::new(None));
         let filled = Arc::clone(&slot);
         let work: Work = Box::new(move |conn| {
-            let value = conn.transaction(work)?;
+            let value = work(conn)?;
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
             Ok(())
         });

@@ -7,16 +7,16 @@ use std::time::Duration;
 
 use diesel::{PgConnection, QueryResult};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
-use tokio::time::{Instant, sleep, sleep_until, timeout, timeout_at};
-use tracing::Instrument as _;
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 
+use super::attempt::{Made, attempt, settle};
 use super::counts;
 use super::database::{DatabaseError, waits};
 use super::handler::HandlerError;
 use super::kind::{Finished, Kind, Output, Place};
 use super::ledger::{self, Row};
 use super::shared::Shared;
-use crate::breaker::{Permit, State};
+use crate::breaker::Permit;
 use crate::deadline::Deadline;
 use crate::retry::Backoff;
 
@@ -150,7 +150,7 @@ impl Run<'_> {
                 None if strikes > limit => {
                     let turn = Turn::Alone(shared.turns.write().await);
                     let token = row.token;
-                    let alone = shared.door.run(move |conn| ledger::begin_alone(conn, id, token));
+                    let alone = shared.door.lend(move |conn| ledger::begin_alone(conn, id, token));
                     if !matches!(alone.await, Ok(true)) {
                         return (turn, Made::Not);
                     }
@@ -210,7 +210,7 @@ impl Run<'_> {
         loop {
             sleep_until(next.min(self.until)).await;
             let asked = Instant::now();
-            let beat = self.shared.door.run(move |conn| ledger::heartbeat(conn, id, token, lease));
+            let beat = self.shared.door.lend(move |conn| ledger::heartbeat(conn, id, token, lease));
             match timeout_at(self.until, beat).await {
                 Ok(Ok(true)) => {
                     self.until = asked + lease;
@@ -304,7 +304,7 @@ impl Run<'_> {
         let plan = plan.clone();
         let work = move |conn: &mut PgConnection| {
             let mine = match &plan {
-                Plan::Done(_) => ledger::finish(conn, id, token)?,
+                Plan::Done(_) => !ledger::finish_all(conn, &[(id, token)])?.is_empty(),
                 Plan::Refused(..) => ledger::forget(conn, id, token)?,
                 Plan::Park(reason) => ledger::park(conn, id, token, reason)?,
                 Plan::Postpone { error, delay, counts } => {
@@ -379,70 +379,4 @@ fn wait(backoff: &Backoff, n: u32) -> Duration {
     // By then any wait has grown to its maximum.
     let n = usize::try_from(n.saturating_sub(1).min(64)).unwrap_or_default();
     backoff.delays().nth(n).unwrap_or_default()
-}
-
-/// What came of an attempt.
-enum Made {
-    Result(Result<Output, HandlerError>),
-    Unreadable(serde_json::Error),
-    /// The ledger could not be told of it first.
-    Not,
-}
-
-/// Makes the call, in a task of its own: a handler that blocks or panics takes nothing else with it.
-async fn attempt(kind: &Kind, row: &Row, asked: Option<Deadline>) -> Made {
-    let own = Deadline::after(kind.settings.timeout);
-    let shorter = asked.filter(|asked| asked.moment() < own.moment());
-    let deadline = shorter.unwrap_or(own);
-    let call = match kind.handler.call(row, deadline) {
-        Ok(call) => call,
-        Err(error) => return Made::Unreadable(error),
-    };
-    let mut task = Task(tokio::spawn(call.in_current_span()));
-    let limit = deadline.remaining();
-    Made::Result(match timeout(limit, &mut task.0).await {
-        Ok(Ok(result)) => result,
-        Ok(Err(_)) => Err(HandlerError::failed("the handler panicked")),
-        // Whoever made the first attempt had less time than the call may take.
-        Err(_) if shorter.is_some() => {
-            Err(HandlerError::not_yet("no result in the time that there was"))
-        }
-        Err(_) => Err(HandlerError::failed(format!("no result within {limit:.1?}"))),
-    })
-}
-
-struct Task(tokio::task::JoinHandle<Result<Output, HandlerError>>);
-
-impl Drop for Task {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
-}
-
-/// Tells the gate and the places what the result says of the dependency.
-fn settle(kind: &Kind, permit: Permit<'static>, result: &Result<Output, HandlerError>) {
-    let outcome = match result {
-        Ok(_) => "done",
-        Err(HandlerError::Unavailable { .. }) => "unavailable",
-        Err(HandlerError::NotYet { .. }) => "not_yet",
-        Err(HandlerError::Failed { .. }) => "failed",
-        Err(HandlerError::Permanent { .. }) => "permanent",
-    };
-    counts::attempt(kind.name, outcome);
-    match result {
-        Ok(_) | Err(HandlerError::Permanent { .. }) => {
-            permit.success();
-            kind.slots.grow();
-        }
-        Err(HandlerError::Unavailable { reason, .. } | HandlerError::Failed { reason }) => {
-            permit.failure(reason.clone());
-            kind.slots.shrink();
-        }
-        Err(HandlerError::NotYet { .. }) => permit.ignored(),
-    }
-    if !matches!(kind.gate.state(), State::Closed | State::ForcedClosed) {
-        kind.slots.narrow();
-    }
-    // It may have opened, closed, or have room for a probe.
-    kind.wake();
 }

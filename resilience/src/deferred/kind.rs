@@ -4,7 +4,7 @@ use std::any::Any;
 use std::fmt;
 use std::sync::Arc;
 
-use diesel::{PgConnection, QueryResult};
+use diesel::{Connection as _, PgConnection, QueryResult};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use tokio::sync::Notify;
@@ -77,7 +77,9 @@ impl Kind {
             handler,
             #[cfg(feature = "rabbitmq")]
             claims: Combiner::new(move |conn, messages| claim(conn, name, messages, lease)),
-            ends: Combiner::new(move |conn, made| end(conn, &*ending, made)),
+            ends: Combiner::new(move |conn, made| {
+                conn.transaction(|conn| end(conn, &*ending, made))
+            }),
         }
     }
 

@@ -1,10 +1,11 @@
 //! Calls that are made later, and never lost.
 #![doc = include_str!("../../docs/deferred.md")]
 
-// Inside: `ledger` is every statement, `executor` carries one row out, `direct` claims rows where no
-// broker carries them, `janitor` takes back what nobody is at any more, `rabbitmq` is the carrier.
-// All of them meet in `shared`.
+// Inside: `ledger` is every statement, `executor` carries one row out and `attempt` makes its call,
+// `direct` claims rows where no broker carries them, `janitor` takes back what nobody is at any more,
+// `rabbitmq` is the carrier. All of them meet in `shared`.
 
+mod attempt;
 mod builder;
 mod call;
 mod combine;

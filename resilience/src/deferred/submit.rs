@@ -83,8 +83,7 @@ impl Deferred {
     ///
     /// The first attempt is under a lease. The future may be dropped at any point: the attempt goes
     /// on. Should the process die, or the database be away when it has ended, the runtime makes the
-    /// call again, as whoever submits it again under the same id does meanwhile: `prepare` has to
-    /// bear being run twice.
+    /// call again. Whoever submits it under the same id meanwhile learns where it is.
     ///
     /// # Errors
     ///
@@ -158,7 +157,7 @@ impl Deferred {
         let failure = Arc::clone(&failed);
         let work = move |conn: &mut PgConnection| {
             let written = match held {
-                Some((token, lease)) => ledger::hold(conn, &call, token, lease, 1)?,
+                Some((token, lease)) => ledger::begin(conn, &call, token, lease)?,
                 None => ledger::insert(conn, &call)?,
             };
             if !written {

@@ -4,10 +4,15 @@
 //! that it was given; no row means that somebody else has taken over, and to stop. Times are the
 //! database's: as a question of its own, or no index would be asked about a moment that passes.
 //!
+//! What names its rows by their ids asks for `state || ''`, so that no partial index comes into
+//! question: of the many rows that were in a state since the last vacuum it still holds entries.
+//!
 //! Statements on several rows lock them in the order of their ids, or skip those that are locked, so
 //! that no two wait for each other.
 
+mod broker;
 mod operators;
+mod statement;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -20,8 +25,12 @@ use diesel::sql_types::{
 };
 use uuid::Uuid;
 
+pub(super) use broker::recall;
+#[cfg(feature = "rabbitmq")]
+pub(super) use broker::{ToSend, claim_sent, claim_to_send, not_sent, sent};
 pub(super) use operators::{delete_done, depths, discard, get, hasten, list, lock, resume, stage};
 
+use self::statement::statement;
 use super::call::Deferral;
 
 /// A row that its reader is to carry out.
@@ -55,7 +64,7 @@ impl Row {
         (self.started_at - self.not_before).to_std().unwrap_or_default()
     }
 
-    /// What [`hold`] wrote for a first attempt.
+    /// What [`begin`] wrote for a first attempt.
     pub(super) fn held(call: &Deferral, token: Uuid) -> Self {
         let now = Utc::now();
         Self {
@@ -71,16 +80,6 @@ impl Row {
             alone: false,
         }
     }
-}
-
-/// A row that its reader is to publish.
-#[cfg(feature = "rabbitmq")]
-#[derive(Clone, Debug, QueryableByName)]
-pub(super) struct ToSend {
-    #[diesel(sql_type = SqlUuid)]
-    pub(super) id: Uuid,
-    #[diesel(sql_type = Text)]
-    pub(super) kind: String,
 }
 
 #[derive(QueryableByName)]
@@ -99,7 +98,7 @@ fn context(call: &Deferral) -> String {
 
 /// Writes a call down. False when there is one of this id.
 pub(super) fn insert(conn: &mut PgConnection, call: &Deferral) -> QueryResult<bool> {
-    sql_query(
+    statement(
         "INSERT INTO deferred (id, kind, payload, context, state, not_before)
          VALUES ($1, $2, $3::json, $4::json, 'pending',
                  clock_timestamp() + $5 * interval '1 microsecond')
@@ -121,14 +120,12 @@ pub(super) fn hold(
     call: &Deferral,
     token: Uuid,
     lease: Duration,
-    attempts: i32,
 ) -> QueryResult<bool> {
-    sql_query(
+    statement(
         "INSERT INTO deferred (id, kind, payload, context, state, not_before, token, lease_until,
-                               held, attempts, started_at)
+                               held)
          VALUES ($1, $2, $3::json, $4::json, 'running', clock_timestamp(), $5,
-                 clock_timestamp() + $6 * interval '1 microsecond', true, $7,
-                 CASE WHEN $7 > 0 THEN clock_timestamp() END)
+                 clock_timestamp() + $6 * interval '1 microsecond', true)
          ON CONFLICT (id) DO UPDATE
          SET token = excluded.token, lease_until = excluded.lease_until
          WHERE deferred.state = 'running' AND deferred.held",
@@ -139,7 +136,31 @@ pub(super) fn hold(
     .bind::<Text, _>(context(call))
     .bind::<SqlUuid, _>(token)
     .bind::<BigInt, _>(micros(lease))
-    .bind::<Integer, _>(attempts)
+    .execute(conn)
+    .map(|rows| rows == 1)
+}
+
+/// Writes a call down whose first attempt its caller begins now, held as long as the lease lasts.
+/// False when there is one of this id, whoever has it.
+pub(super) fn begin(
+    conn: &mut PgConnection,
+    call: &Deferral,
+    token: Uuid,
+    lease: Duration,
+) -> QueryResult<bool> {
+    statement(
+        "INSERT INTO deferred (id, kind, payload, context, state, not_before, token, lease_until,
+                               held, attempts, started_at)
+         VALUES ($1, $2, $3::json, $4::json, 'running', clock_timestamp(), $5,
+                 clock_timestamp() + $6 * interval '1 microsecond', true, 1, clock_timestamp())
+         ON CONFLICT (id) DO NOTHING",
+    )
+    .bind::<SqlUuid, _>(call.id)
+    .bind::<Text, _>(call.kind)
+    .bind::<Text, _>(call.payload.get())
+    .bind::<Text, _>(context(call))
+    .bind::<SqlUuid, _>(token)
+    .bind::<BigInt, _>(micros(lease))
     .execute(conn)
     .map(|rows| rows == 1)
 }
@@ -181,90 +202,6 @@ pub(super) fn claim_due(
     .load(conn)
 }
 
-/// Takes rows that are due, to publish them. They stay pending until they are [`sent`].
-#[cfg(feature = "rabbitmq")]
-pub(super) fn claim_to_send(
-    conn: &mut PgConnection,
-    kinds: &[&str],
-    limit: i64,
-    token: Uuid,
-    lease: Duration,
-) -> QueryResult<Vec<ToSend>> {
-    sql_query(
-        "UPDATE deferred
-         SET token = $3, lease_until = clock_timestamp() + $4 * interval '1 microsecond'
-         WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'pending' AND mode = 'call' AND kind = ANY($1)
-                        AND not_before <= (SELECT clock_timestamp())
-                        AND (lease_until IS NULL OR lease_until <= (SELECT clock_timestamp()))
-                      ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
-         RETURNING id, kind",
-    )
-    .bind::<Array<Text>, _>(kinds)
-    .bind::<BigInt, _>(limit)
-    .bind::<SqlUuid, _>(token)
-    .bind::<BigInt, _>(micros(lease))
-    .load(conn)
-}
-
-/// The broker has these.
-#[cfg(feature = "rabbitmq")]
-pub(super) fn sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
-    sql_query(
-        "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
-         WHERE id IN (SELECT id FROM deferred
-                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
-                      ORDER BY id FOR UPDATE)",
-    )
-    .bind::<Array<SqlUuid>, _>(ids)
-    .bind::<SqlUuid, _>(token)
-    .execute(conn)
-}
-
-/// The broker has not taken these, or nobody knows: to be published again under another token.
-#[cfg(feature = "rabbitmq")]
-pub(super) fn not_sent(conn: &mut PgConnection, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
-    sql_query(
-        "UPDATE deferred SET token = NULL, lease_until = NULL
-         WHERE id IN (SELECT id FROM deferred
-                      WHERE id = ANY($1) AND token = $2 AND state = 'pending'
-                      ORDER BY id FOR UPDATE)",
-    )
-    .bind::<Array<SqlUuid>, _>(ids)
-    .bind::<SqlUuid, _>(token)
-    .execute(conn)
-}
-
-/// Takes the rows of this kind that messages name, by id and token, to carry them out. Without those
-/// whose message is stale. A message may come before its sender has marked the row.
-#[cfg(feature = "rabbitmq")]
-pub(super) fn claim_sent(
-    conn: &mut PgConnection,
-    kind: &str,
-    messages: &[(Uuid, Uuid)],
-    lease: Duration,
-) -> QueryResult<Vec<Row>> {
-    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = messages.iter().copied().unzip();
-    sql_query(
-        "UPDATE deferred
-         SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
-             started_at = clock_timestamp(),
-             lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id IN (SELECT deferred.id FROM deferred
-                      JOIN unnest($1, $2) AS message (id, token)
-                          ON deferred.id = message.id AND deferred.token = message.token
-                      WHERE kind = $4 AND state IN ('pending', 'sent')
-                      ORDER BY deferred.id FOR UPDATE OF deferred)
-         RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at, last_error, alone",
-    )
-    .bind::<Array<SqlUuid>, _>(ids)
-    .bind::<Array<SqlUuid>, _>(tokens)
-    .bind::<BigInt, _>(micros(lease))
-    .bind::<Text, _>(kind)
-    .load(conn)
-}
-
 /// Still at it. False when somebody else has taken over.
 pub(super) fn heartbeat(
     conn: &mut PgConnection,
@@ -292,20 +229,8 @@ pub(super) fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> Que
         .map(|rows| rows == 1)
 }
 
-/// It is carried out. False when somebody else has taken over: nothing may be written then.
-pub(super) fn finish(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
-    sql_query(
-        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
-                             ended_at = clock_timestamp()
-         WHERE id = $1 AND token = $2 AND state = 'running'",
-    )
-    .bind::<SqlUuid, _>(id)
-    .bind::<SqlUuid, _>(token)
-    .execute(conn)
-    .map(|rows| rows == 1)
-}
-
-/// [`finish`] for several, by id and token: those that are ours still.
+/// These are carried out, by id and token. Which of them were ours still: nothing may be written for
+/// the others.
 pub(super) fn finish_all(
     conn: &mut PgConnection,
     calls: &[(Uuid, Uuid)],
@@ -323,7 +248,7 @@ pub(super) fn finish_all(
          WHERE id IN (SELECT deferred.id FROM deferred
                       JOIN unnest($1, $2) AS mine (id, token)
                           ON deferred.id = mine.id AND deferred.token = mine.token
-                      WHERE state = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
+                      WHERE state || '' = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
          RETURNING id",
     )
     .bind::<Array<SqlUuid>, _>(ids)
@@ -402,34 +327,6 @@ pub(super) fn reclaim(conn: &mut PgConnection, limit: i64) -> QueryResult<usize>
     )
     .bind::<BigInt, _>(limit)
     .bind::<Text, _>(INTERRUPTED)
-    .execute(conn)
-}
-
-/// Takes back what the broker was given so long ago, to be given again: all but so many, which it
-/// still has. Returns how many.
-pub(super) fn recall(
-    conn: &mut PgConnection,
-    kind: &str,
-    older_than: Duration,
-    but: i64,
-    limit: i64,
-) -> QueryResult<usize> {
-    sql_query(
-        "WITH old AS MATERIALIZED (SELECT clock_timestamp() - $2 * interval '1 microsecond' AS at)
-         UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
-         WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'sent' AND kind = $1 AND sent_at <= (SELECT at FROM old)
-                      ORDER BY sent_at
-                      LIMIT CASE WHEN $3 = 0 THEN $4 ELSE
-                          least($4, greatest(0, (SELECT count(*) FROM deferred
-                                                 WHERE state = 'sent' AND kind = $1
-                                                   AND sent_at <= (SELECT at FROM old)) - $3)) END
-                      FOR UPDATE SKIP LOCKED)",
-    )
-    .bind::<Text, _>(kind)
-    .bind::<BigInt, _>(micros(older_than))
-    .bind::<BigInt, _>(but)
-    .bind::<BigInt, _>(limit)
     .execute(conn)
 }
 

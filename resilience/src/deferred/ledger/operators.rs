@@ -90,24 +90,36 @@ fn stage_of(state: &str) -> QueryResult<Stage> {
     state.parse().map_err(unreadable)
 }
 
+/// What is not done.
+const OPEN: &[Stage] = &[Stage::Pending, Stage::Sent, Stage::Running, Stage::Parked];
+
 /// Those that fit, the newest first.
 pub(in crate::deferred) fn list(
     conn: &mut PgConnection,
     filter: &Filter,
 ) -> QueryResult<Vec<Entry>> {
-    // What is done is left out by a condition that the partial indexes know.
-    let which = match filter.stage {
-        Some(_) => "state = $1",
-        None => "$1 IS NULL AND state <> 'done' AND discarded_at IS NULL",
+    // One question per state, named in its text: each is asked of a partial index, and what is done
+    // isn't walked through.
+    let (stages, which) = match &filter.stage {
+        Some(stage) => (std::slice::from_ref(stage), ""),
+        None => (OPEN, "AND discarded_at IS NULL"),
     };
-    let limit = filter.limit.unwrap_or(100).min(1000);
-    let rows: Vec<Stored> = sql_query(format!(
-        "{COLUMNS} WHERE {which} AND ($2 IS NULL OR kind = $2) ORDER BY created_at DESC, id LIMIT $3"
-    ))
-    .bind::<Nullable<Text>, _>(filter.stage.map(Stage::as_str))
-    .bind::<Nullable<Text>, _>(filter.kind.as_deref())
-    .bind::<BigInt, _>(i64::from(limit))
-    .load(conn)?;
+    let questions: Vec<_> = stages
+        .iter()
+        .map(|stage| {
+            let state = stage.as_str();
+            format!(
+                "({COLUMNS} WHERE mode = 'call' AND state = '{state}' {which}
+                    AND ($1 IS NULL OR kind = $1) ORDER BY created_at DESC, id LIMIT $2)"
+            )
+        })
+        .collect();
+    let questions = questions.join(" UNION ALL ");
+    let list = format!("SELECT * FROM ({questions}) AS list ORDER BY created_at DESC, id LIMIT $2");
+    let rows: Vec<Stored> = sql_query(list)
+        .bind::<Nullable<Text>, _>(filter.kind.as_deref())
+        .bind::<BigInt, _>(i64::from(filter.limit.unwrap_or(100).min(1000)))
+        .load(conn)?;
     rows.into_iter().map(Stored::entry).collect()
 }
 
@@ -236,9 +248,10 @@ impl Depth {
 /// How many there are of what, without those that are done.
 pub(in crate::deferred) fn depths(conn: &mut PgConnection) -> QueryResult<Vec<Depth>> {
     // One question per partial index: together they would be a walk through all that is done.
-    let questions: Vec<_> = ["pending", "sent", "running", "parked"]
+    let questions: Vec<_> = OPEN
         .iter()
-        .map(|state| {
+        .map(|stage| {
+            let state = stage.as_str();
             format!(
                 "SELECT kind, '{state}' AS state, count(*) AS count,
                         (extract(epoch FROM clock_timestamp() - min(created_at)) * 1000000)::bigint

@@ -126,6 +126,18 @@ impl Ledger {
         row.number
     }
 
+    /// Who has the row, and since when: as it stands there.
+    pub(super) fn row(&self, id: Uuid) -> String {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = Text)]
+            text: String,
+        }
+        let query = "SELECT deferred::text AS text FROM deferred WHERE id = $1";
+        let query = diesel::sql_query(query).bind::<SqlUuid, _>(id);
+        query.get_result::<Row>(&mut self.conn()).unwrap().text
+    }
+
     pub(super) fn execute(&self, sql: &str) {
         self.conn().batch_execute(sql).unwrap();
     }

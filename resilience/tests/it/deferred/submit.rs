@@ -149,6 +149,38 @@ async fn an_attempt_goes_on_when_whoever_submitted_it_is_gone() {
 }
 
 #[tokio::test]
+async fn what_somebody_is_making_is_known_and_stays_theirs() {
+    let ledger = Ledger::new();
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, waits) = (Arc::clone(&begun), Arc::clone(&go));
+    let handler = Job::new(move |_| {
+        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
+        async move {
+            told.notify_one();
+            waits.notified().await;
+            Ok(Value::Null)
+        }
+    });
+    let one = ledger.runtime(handler, quick()).handle();
+    let other = ledger.runtime(Job::new(async |_| panic!("not called")), quick()).handle();
+    let call = job(&Value::Null);
+    let mut first = std::pin::pin!(submit(&one, &call, None));
+    tokio::select! {
+        _ = &mut first => panic!("too early"),
+        () = crate::soon(begun.notified()) => {}
+    }
+    let before = ledger.row(call.id());
+    for submitter in [&one, &other] {
+        let second = crate::soon(submit(submitter, &call, None)).await;
+        assert!(matches!(second, Ok(Submitted::Known(Stage::Running))), "{second:?}");
+    }
+    assert_eq!(ledger.row(call.id()), before, "nothing is written");
+    go.notify_one();
+    assert!(matches!(crate::soon(first).await, Ok(Submitted::Done(_))));
+    assert_eq!(ledger.notes(call.id()), ["prepared", "done null"]);
+}
+
+#[tokio::test]
 async fn a_hold_is_the_holders_until_it_is_forgotten_or_released_or_its_lease_ends() {
     let ledger = Ledger::new();
     let running = ledger.start(handler(), quick());

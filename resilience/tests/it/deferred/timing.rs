@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use resilience::deferred::Filter;
 use serde_json::Value;
 
 use super::bed::{Job, Ledger, eventually, job, quick};
@@ -68,6 +69,10 @@ async fn what_is_due_later_and_what_has_ended_is_not_walked_through() {
         ledger.defer(&call);
         running.deferred.nudge();
         running.ended(call.id()).await;
+    }
+    for _ in 0..3 {
+        let listed = running.deferred.list(Filter::new().kind("other")).await.unwrap();
+        assert!(listed.is_empty());
     }
     running.stop().await;
     let updates = "SELECT n_tup_upd AS number FROM pg_stat_user_tables WHERE relname = 'deferred'";

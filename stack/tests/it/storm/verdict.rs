@@ -37,6 +37,17 @@ pub(super) async fn calm(world: &World, users: &mut Users) {
     })
     .await;
     if world.has_broker() {
+        // Whoever was cut off often waits for longer until it comes again.
+        until(Duration::MAX, "all have RabbitMQ again", async || {
+            for store in world.processes(Part::Store) {
+                let health = store.client().get("/manage/health").send().await.json();
+                if health["components"]["broker"]["status"] != "Work" {
+                    return None;
+                }
+            }
+            Some(())
+        })
+        .await;
         until(Duration::MAX, "RabbitMQ is empty", async || {
             let queues = tokio::task::block_in_place(|| world.queues());
             let empty = queues.iter().all(|queue| queue.ready + queue.unacked == 0);

@@ -9,6 +9,9 @@ use resilience::deferred::Stage;
 use super::bed::{Ledger, eventually};
 use super::worker::{Chore, Do, Worker, settings};
 
+/// What a worker carries at a time, by default.
+const PLACES: usize = 16;
+
 /// Runs of the same row that were under way at the same moment while its lease held. A run that was
 /// killed holds it for a second after its last heartbeat at least, and that is later than its
 /// beginning.
@@ -84,6 +87,10 @@ async fn share(workers: usize) {
     let ledger = Ledger::new();
     let mut workers: Vec<_> =
         (0..workers).map(|n| Worker::start(&ledger, &format!("worker {n}"))).collect();
+    // More than all but one of them can carry at a time, however slow the others are to begin.
+    let held_up = workers.len() * PLACES;
+    let waiting: Vec<_> = (0..held_up).map(|_| Chore::call(&Do::WaitForGo)).collect();
+    ledger.defer_all(&waiting);
     for n in 0..150 {
         ledger.defer(&Chore::call(&Do::Take(n % 80)));
     }
@@ -95,7 +102,8 @@ async fn share(workers: usize) {
     let held = "SELECT count(*) AS number FROM runs WHERE worker = 'worker 0' AND ended_at IS NULL";
     eventually("the first one is busy", || ledger.number(held) > 0).await;
     workers[0].kill();
-    ledger.until("state = 'done'", 150).await;
+    ledger.execute("INSERT INTO notes (id, what) VALUES (gen_random_uuid(), 'go')");
+    ledger.until("state = 'done'", held_up + 150).await;
     assert_eq!(ledger.number(OVERLAPS), 0);
     let twice = "SELECT count(*) AS number FROM (SELECT id FROM notes WHERE what LIKE 'done%'
                  GROUP BY id HAVING count(*) > 1) AS twice";

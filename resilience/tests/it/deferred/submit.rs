@@ -222,7 +222,8 @@ async fn what_may_be_forgotten_is_made_when_its_holder_makes_sure_of_it() {
     let other = hold(&taken);
     [one, two, three].into_iter().for_each(|hold| running.deferred.make_sure(hold));
     for call in [forgotten, held] {
-        let entry = running.ended(call.id()).await;
+        ledger.until(&format!("id = '{}' AND state = 'done'", call.id()), 1).await;
+        let entry = running.entry(call.id()).await;
         assert_eq!((entry.stage, entry.attempts), (Stage::Done, 1));
     }
     assert!(other.forget(&mut ledger.conn()).unwrap(), "it is somebody else's");

@@ -196,6 +196,17 @@ impl TestBroker {
         deleted == "true"
     }
 
+    /// Takes away what a quorum queue runs in and has written, as a crash at the wrong moment does:
+    /// RabbitMQ knows of it still, and nobody answers for it.
+    pub fn break_queue(&self, vhost: &str, name: &str) {
+        expect(self.evaluate(&format!(
+            "{{ok, Queue}} = rabbit_amqqueue:lookup(rabbit_misc:r({}, queue, {})), \
+             ra:force_delete_server(quorum_queues, amqqueue:get_pid(Queue))",
+            binary(vhost),
+            binary(name)
+        )));
+    }
+
     /// The queues of a virtual host by name, from where `rabbitmqctl list_queues` has it too. The
     /// numbers of a quorum queue are up to 200 ms old; of one that was killed they are 0 until it has
     /// read its log.

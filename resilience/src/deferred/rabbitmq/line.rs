@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use futures_util::StreamExt as _;
 use futures_util::stream::BoxStream;
+use lapin::protocol::{AMQPErrorKind, AMQPHardError};
 use lapin::tcp::{OwnedTLSConfig, TLSConfig};
-use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, Event};
+use lapin::{AsyncTcpStream, Channel, Connection, ConnectionProperties, ErrorKind, Event};
 use tokio::time::timeout;
 
 use super::address::Address;
@@ -36,6 +37,15 @@ pub(super) enum Fault {
     Because(&'static str),
     /// The broker answers, but for the queue of this kind.
     Queue(&'static str),
+}
+
+impl Fault {
+    /// Whether something has broken inside of the broker: RabbitMQ closes the connection then.
+    pub(super) fn is_internal(&self) -> bool {
+        let Self::Amqp(error) = self else { return false };
+        matches!(error.kind(), ErrorKind::ProtocolError(said)
+            if *said.kind() == AMQPErrorKind::Hard(AMQPHardError::INTERNALERROR))
+    }
 }
 
 impl fmt::Display for Fault {

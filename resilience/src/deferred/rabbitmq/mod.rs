@@ -10,6 +10,7 @@ mod relay;
 mod session;
 mod topology;
 
+use std::collections::BTreeSet;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -26,24 +27,30 @@ use crate::retry::Backoff;
 /// A connection that lasted for so long was a good one: the next wait is a short one again.
 const LASTED: Duration = Duration::from_secs(10);
 
-/// So many connections in a row end because a queue doesn't answer, before it is declared anew.
-const SILENT: u32 = 2;
+/// So many connections in a row end because of a queue, before it is declared anew.
+const BROKEN: u32 = 2;
 
-/// The kind whose queue has ended connections by its silence, and how many in a row.
+/// The kinds whose queues have ended the last connections, and how many these were.
 #[derive(Default)]
-struct Silence(Option<(&'static str, u32)>);
+struct Trouble {
+    kinds: BTreeSet<&'static str>,
+    times: u32,
+}
 
-impl Silence {
-    fn note(&mut self, fault: &Fault) {
-        self.0 = match (fault, self.0) {
-            (Fault::Queue(kind), Some((same, times))) if *kind == same => Some((same, times + 1)),
-            (Fault::Queue(kind), _) => Some((kind, 1)),
-            _ => None,
-        };
+impl Trouble {
+    fn note(&mut self, fault: &Fault, all: Vec<&'static str>) {
+        match fault {
+            Fault::Queue(kind) => self.kinds.extend([*kind]),
+            // It doesn't say of which.
+            fault if fault.is_internal() => self.kinds.extend(all),
+            _ => return *self = Self::default(),
+        }
+        self.times += 1;
     }
 
-    fn long(&self) -> Option<&'static str> {
-        self.0.filter(|(_, times)| *times >= SILENT).map(|(kind, _)| kind)
+    /// The kinds whose queues are to be declared anew.
+    fn broken(&self) -> Vec<&'static str> {
+        if self.times < BROKEN { Vec::new() } else { self.kinds.iter().copied().collect() }
     }
 }
 
@@ -55,11 +62,11 @@ pub(super) async fn supervise(shared: Arc<Shared>, address: Address) {
     let backoff = Backoff::new();
     let mut delays = backoff.delays();
     let names = Names::new(&shared.app);
-    let mut silence = Silence::default();
+    let mut trouble = Trouble::default();
     while !shared.stop.is_cancelled() {
         let began = Instant::now();
         let opened = tokio::select! {
-            opened = Session::open(&shared, &address, &names, silence.long()) => opened,
+            opened = Session::open(&shared, &address, &names, trouble.broken()) => opened,
             () = shared.stop.cancelled() => return,
         };
         let ended = match opened {
@@ -67,7 +74,7 @@ pub(super) async fn supervise(shared: Arc<Shared>, address: Address) {
             Err(fault) => Err(fault),
         };
         let Err(fault) = ended else { return };
-        silence.note(&fault);
+        trouble.note(&fault, shared.names());
         if began.elapsed() > LASTED {
             delays = backoff.delays();
         }

@@ -39,21 +39,21 @@ pub(super) struct Session {
 }
 
 impl Session {
-    /// Connects, declares what is to be there, and begins. The queue of the kind that was silent for
-    /// too long is declared anew.
+    /// Connects, declares what is to be there, and begins. The queues of these kinds are broken, and
+    /// declared anew.
     pub(super) async fn open(
         shared: &Arc<Shared>,
         address: &Address,
         names: &Names,
-        silent: Option<&'static str>,
+        broken: Vec<&'static str>,
     ) -> Result<Self, Fault> {
         let app = &shared.app;
         let (publishing, consuming) = (format!("{app} publishes"), format!("{app} consumes"));
         let (publishing, consuming) =
             tokio::try_join!(Line::open(address, &publishing), Line::open(address, &consuming))?;
         let channel = consuming.channel().await?;
-        if let Some(kind) = silent {
-            topology::remove_silent(&channel, names, kind).await?;
+        for kind in broken {
+            topology::remove_broken(&channel, names, kind).await?;
         }
         topology::declare(&channel, names, &shared.names()).await?;
         let mut session = Self {

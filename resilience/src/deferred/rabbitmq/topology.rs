@@ -92,10 +92,10 @@ async fn queue(channel: &Channel, name: ShortString, arguments: FieldTable) -> R
 /// What a queue takes to go whose leader is gone: RabbitMQ waits for that one first.
 const DELETE: Duration = Duration::from_secs(15);
 
-/// Deletes the queue of this kind, which has answered nobody for a while, unless messages wait in it.
-/// RabbitMQ 3.10 leaves a quorum queue without a leader for good when the node is killed within
-/// seconds of its declaration. Should it have had messages after all, the ledger sends them again.
-pub(super) async fn remove_silent(
+/// Deletes the queue of this kind unless messages wait in it. RabbitMQ 3.10 leaves a quorum queue
+/// without a leader, or without a process, for good when the node is killed within seconds of its
+/// declaration or deletion. Should it have had messages after all, the ledger sends them again.
+pub(super) async fn remove_broken(
     channel: &Channel,
     names: &Names,
     kind: &str,
@@ -103,7 +103,7 @@ pub(super) async fn remove_silent(
     if waiting(channel, names, kind).await? > 0 {
         return Ok(());
     }
-    tracing::warn!(kind, "the queue of a kind doesn't answer: it is deleted, to be declared anew");
+    tracing::warn!(kind, "a queue that seems to be broken is deleted, to be declared anew");
     let deleting = channel.queue_delete(names.queue(kind), QueueDeleteOptions::default());
     within(DELETE, deleting).await.map(drop)
 }

@@ -161,6 +161,25 @@ async fn a_queue_that_a_crash_left_without_a_leader_is_declared_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_queue_whose_process_is_gone_is_declared_anew() {
+    let rig = Rig::new();
+    rig.start().await.stop().await;
+    block_in_place(|| rig.broker.break_queue(rig.vhost.name(), WORK));
+    let running = rig.launch(settings("work"));
+    rig.defer(40);
+    rig.all_done(40).await;
+    // Without a broker they would be done as well.
+    running.deferred.breaker::<Works>().force_open();
+    rig.defer(40);
+    let waiting = || rig.queue(WORK).map_or(0, |queue| queue.ready);
+    until(Duration::from_mins(1), "they wait in the broker", || waiting() == 40).await;
+    running.deferred.breaker::<Works>().reset();
+    rig.all_done(80).await;
+    assert_eq!(rig.outside.all_runs(), 80);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_lost_its_disk_is_given_everything_again() {
     let rig = Rig::dedicated();
     let running = rig.start().await;

@@ -12,7 +12,7 @@ use lapin::options::{
 use lapin::types::{AMQPValue, FieldTable, ShortString};
 use lapin::{BasicProperties, Channel, Connection, ConnectionProperties};
 use resilience::breaker::Breaker;
-use resilience::deferred::{Deferral, Settings, defer};
+use resilience::deferred::{Deferral, Settings, defer_all};
 use uuid::Uuid;
 
 use crate::ground::{Ground, Ledger, Nothing, Running, until_done};
@@ -78,12 +78,11 @@ async fn calls(ledger: &Ledger, broker: Option<&str>) -> f64 {
         let payloads: Vec<u32> = (0..CALLS).collect();
         for payloads in payloads.chunks(PER_COMMIT) {
             let committed = conn.transaction(|conn| {
-                payloads.iter().try_for_each(|payload| {
-                    let call = Deferral::new::<Nothing>(Uuid::now_v7(), payload);
-                    defer(conn, &call.expect("a number")).map(drop)
-                })
+                let call = |payload| Deferral::new::<Nothing>(Uuid::now_v7(), payload);
+                let calls: Result<Vec<_>, _> = payloads.iter().map(call).collect();
+                defer_all(conn, &calls.expect("numbers"))
             });
-            committed.expect("it is written down");
+            assert_eq!(committed, Ok(payloads.len()));
             deferred.nudge();
         }
     });

@@ -30,7 +30,7 @@ mod submit;
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
 
 pub use builder::{BuildError, Builder};
-pub use call::{Deferral, Hold, defer, hold};
+pub use call::{Deferral, Hold, defer, defer_all, hold};
 pub use database::{Database, DatabaseError, Work};
 pub use handle::Deferred;
 pub use handler::{Attempt, Handler, HandlerError};

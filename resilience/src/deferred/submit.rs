@@ -2,6 +2,7 @@
 
 use std::error::Error;
 use std::fmt;
+use std::slice::from_ref;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
@@ -158,7 +159,7 @@ impl Deferred {
         let work = move |conn: &mut PgConnection| {
             let written = match held {
                 Some((token, lease)) => ledger::begin(conn, &call, token, lease)?,
-                None => ledger::insert(conn, &call)?,
+                None => ledger::insert(conn, from_ref(&call))? == 1,
             };
             if !written {
                 let stage = ledger::stage(conn, call.id)?;

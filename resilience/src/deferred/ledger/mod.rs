@@ -96,21 +96,22 @@ fn context(call: &Deferral) -> String {
     serde_json::to_string(&call.context).unwrap_or_else(|_| "{}".to_owned())
 }
 
-/// Writes a call down. False when there is one of this id.
-pub(super) fn insert(conn: &mut PgConnection, call: &Deferral) -> QueryResult<bool> {
+/// Writes calls down, without those of whose id there is one. Returns how many.
+pub(super) fn insert(conn: &mut PgConnection, calls: &[Deferral]) -> QueryResult<usize> {
+    let column = |of: fn(&Deferral) -> &str| calls.iter().map(of).collect::<Vec<_>>();
     statement(
         "INSERT INTO deferred (id, kind, payload, context, state, not_before)
-         VALUES ($1, $2, $3::json, $4::json, 'pending',
-                 clock_timestamp() + $5 * interval '1 microsecond')
+         SELECT id, kind, payload::json, context::json, 'pending',
+                clock_timestamp() + delay * interval '1 microsecond'
+         FROM unnest($1, $2, $3, $4, $5) AS call (id, kind, payload, context, delay)
          ON CONFLICT (id) DO NOTHING",
     )
-    .bind::<SqlUuid, _>(call.id)
-    .bind::<Text, _>(call.kind)
-    .bind::<Text, _>(call.payload.get())
-    .bind::<Text, _>(context(call))
-    .bind::<BigInt, _>(micros(call.delay))
+    .bind::<Array<SqlUuid>, _>(calls.iter().map(|call| call.id).collect::<Vec<_>>())
+    .bind::<Array<Text>, _>(column(|call| call.kind))
+    .bind::<Array<Text>, _>(column(|call| call.payload.get()))
+    .bind::<Array<Text>, _>(calls.iter().map(context).collect::<Vec<_>>())
+    .bind::<Array<BigInt>, _>(calls.iter().map(|call| micros(call.delay)).collect::<Vec<_>>())
     .execute(conn)
-    .map(|rows| rows == 1)
 }
 
 /// Writes a call down that the caller carries out itself, as long as the lease lasts. One of this id

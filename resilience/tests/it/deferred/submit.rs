@@ -231,6 +231,25 @@ async fn what_may_be_forgotten_is_made_when_its_holder_makes_sure_of_it() {
 }
 
 #[tokio::test]
+async fn many_are_written_at_once_without_those_that_are_there() {
+    let ledger = Ledger::new();
+    let calls: Vec<_> = (0..1000).map(|number| job(&json!(number))).collect();
+    let mut conn = ledger.conn();
+    ledger.defer(&calls[7]);
+    let twice = [calls.as_slice(), &calls[..10]].concat();
+    assert_eq!(defer_all(&mut conn, &twice).unwrap(), 999);
+    assert_eq!(defer_all(&mut conn, &calls).unwrap(), 0);
+    assert_eq!(defer_all(&mut conn, &[]).unwrap(), 0);
+    assert_eq!(ledger.count("state = 'pending' AND not_before <= clock_timestamp()"), 1000);
+    let later = job(&json!("fine")).after(Duration::from_hours(1)).with_context("trace", "t");
+    assert_eq!(defer_all(&mut conn, &[later]).unwrap(), 1);
+    assert_eq!(ledger.count("not_before > clock_timestamp() AND context->>'trace' = 't'"), 1);
+    let running = ledger.runtime(handler(), quick()).handle();
+    let entry = running.get(calls[500].id()).await.unwrap().unwrap();
+    assert_eq!((entry.kind.as_str(), entry.payload.get()), ("job", "500"));
+}
+
+#[tokio::test]
 async fn the_end_of_a_call_that_somebody_else_made_is_noticed() {
     let ledger = Ledger::new();
     let waiting = ledger.runtime(handler(), quick()).handle();

@@ -45,9 +45,10 @@ async fn round(shared: &Arc<Shared>, kind: &Arc<Kind>) {
         Err(rejection) => return pause(kind, rejection.retry_after()).await,
     };
     let since = Instant::now();
-    // In a task, for a claim that was sent is carried out: who cuts this off must not lose it.
-    let claim = tokio::spawn(claim(Arc::clone(shared), Arc::clone(kind), places, since));
-    match claim.await {
+    // In a task, for a claim that was sent is carried out: who cuts this off must not lose it. A
+    // shutdown waits for it, as for what runs.
+    let claim = claim(Arc::clone(shared), Arc::clone(kind), places, since);
+    match shared.running.spawn(claim).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some(wait))) => pause(kind, wait).await,
         Ok(Err(error)) => {

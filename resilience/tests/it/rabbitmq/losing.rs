@@ -242,3 +242,38 @@ async fn a_frozen_broker_is_noticed_and_done_without() {
     rig.queues_are_empty(0).await;
     running.stop().await;
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_takes_nothing_more_holds_up_no_other_kind() {
+    let rig = Rig::new();
+    let running = rig.start().await;
+    running.deferred.breaker::<Works>().force_open();
+    let policy = r#"{"max-length":1,"overflow":"reject-publish"}"#;
+    let set = ["set_policy", "-p", rig.vhost.name(), "full", "[.]work$", policy];
+    block_in_place(|| rig.broker.rabbitmqctl(&set));
+    rig.sql(|conn| {
+        conn.batch_execute(
+            "CREATE SEQUENCE tries;
+             CREATE FUNCTION tried() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM nextval('tries'); RETURN new; END $$;
+             CREATE TRIGGER tried AFTER UPDATE ON deferred FOR EACH ROW
+             WHEN (new.kind = 'work' AND new.state = 'pending' AND new.token IS NOT NULL)
+             EXECUTE FUNCTION tried()",
+        )
+    });
+    let full = rig.defer(1000).len() as u64;
+    running.deferred.nudge();
+    until(Duration::from_secs(20), "some are refused", || {
+        rig.number("SELECT last_value FROM tries") >= 1000
+    })
+    .await;
+    rig.defer_all::<Others>(20);
+    running.deferred.nudge();
+    until(Duration::from_secs(5), "the others are done", || rig.count("done") == 20).await;
+    let before = rig.number("SELECT last_value FROM tries");
+    assert!(before < 5000, "{before} times was something published that is refused");
+    block_in_place(|| rig.broker.rabbitmqctl(&["clear_policy", "-p", rig.vhost.name(), "full"]));
+    running.deferred.breaker::<Works>().reset();
+    rig.all_done(full + 20).await;
+    running.stop().await;
+}

@@ -9,8 +9,9 @@ use diesel::dsl::sql;
 use diesel::sql_types::BigInt;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use resilience::deferred::Broker;
+use resilience::deferred::{Broker, Deferral, defer};
 use tokio::task::block_in_place;
+use uuid::Uuid;
 
 use super::rig::{OTHER, Others, Rig, WORK, Works, settings, until};
 
@@ -276,4 +277,27 @@ async fn a_queue_that_takes_nothing_more_holds_up_no_other_kind() {
     running.deferred.breaker::<Works>().reset();
     rig.all_done(full + 20).await;
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_lost_the_broker_takes_no_more_than_it_can_carry() {
+    let rig = Rig::new();
+    let running = rig.start().await;
+    let cut_off = rig.launch_at("amqp://127.0.0.1:1", settings("work"));
+    for running in [&running, &cut_off] {
+        running.deferred.breaker::<Works>().force_open();
+    }
+    rig.defer(50);
+    running.deferred.nudge();
+    let ready = || rig.queue(WORK).map_or(0, |queue| queue.ready);
+    until(Duration::from_secs(20), "they wait in the broker", || ready() == 50).await;
+    // Time for some looks at the ledger.
+    let later = Deferral::new::<Others>(Uuid::new_v4(), &0).unwrap().after(Duration::from_secs(5));
+    rig.sql(|conn| defer(conn, &later).map(drop));
+    until(Duration::from_secs(20), "time has passed", || rig.count("done") == 1).await;
+    assert_eq!((ready(), rig.count("sent")), (50, 50), "they are published again and again");
+    // The other has not: what waits in the broker is carried out by whoever can.
+    cut_off.deferred.breaker::<Works>().reset();
+    rig.all_done(51).await;
+    tokio::join!(running.stop(), cut_off.stop());
 }

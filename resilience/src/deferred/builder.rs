@@ -53,7 +53,8 @@ impl fmt::Display for BuildError {
         match self {
             Self::Name(name) => write!(
                 f,
-                "{name:?} is no name: lower case letters, digits, `-`, `_` and `.`, at most 100"
+                "{name:?} is no name: lower case letters, digits, `-`, `_` and `.`, at most 100, and \
+                 an app's doesn't begin with `amq.`"
             ),
             Self::Twice(kind) => write!(f, "there are two handlers for the kind {kind:?}"),
             Self::Reserved(kind) => write!(f, "no kind can have the name {kind:?}"),
@@ -78,8 +79,8 @@ impl Builder {
     }
 
     /// Names what belongs to this service in a broker: its exchange and its queues begin with it.
-    /// All replicas have the same. As a kind's name: lower case letters, digits, `-`, `_` and `.`.
-    /// The default is `deferred`.
+    /// All replicas have the same. As a kind's name: lower case letters, digits, `-`, `_` and `.`;
+    /// not beginning with `amq.`, which is RabbitMQ's own. The default is `deferred`.
     pub fn app(mut self, app: impl Into<String>) -> Self {
         self.app = app.into();
         self
@@ -136,7 +137,8 @@ impl Builder {
         if let Some(error) = self.error {
             return Err(error);
         }
-        if !is_name(&self.app) {
+        // What begins with that is RabbitMQ's own, and declared by nobody else.
+        if !is_name(&self.app) || self.app.starts_with("amq.") {
             return Err(BuildError::Name(self.app));
         }
         #[cfg(feature = "rabbitmq")]
@@ -196,6 +198,8 @@ mod tests {
         assert_eq!(refused(handler().handler(Named::<2>, Settings::new())), name("Mail"));
         assert_eq!(refused(handler().handler(Named::<3>, Settings::new())), name(""));
         assert_eq!(refused(handler().app("my shop")), name("my shop"));
+        // The broker would refuse it, for good and in its log alone.
+        assert_eq!(refused(handler().app("amq.shop")), name("amq.shop"));
         assert_eq!(refused(handler().app("x".repeat(101))), name(&"x".repeat(101)));
     }
 }

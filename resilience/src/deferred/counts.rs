@@ -3,7 +3,7 @@
 #[cfg(feature = "metrics")]
 pub(super) use crate::metrics::deferred::{attempt, begun, publish, stale};
 #[cfg(all(feature = "metrics", feature = "rabbitmq"))]
-pub(super) use crate::metrics::deferred::{confirmed, unrouted};
+pub(super) use crate::metrics::deferred::{broker, confirmed, unrouted};
 #[cfg(not(feature = "metrics"))]
 pub(super) use nothing::*;
 
@@ -22,4 +22,7 @@ mod nothing {
 
     #[cfg(feature = "rabbitmq")]
     pub(in crate::deferred) fn unrouted() {}
+
+    #[cfg(feature = "rabbitmq")]
+    pub(in crate::deferred) fn broker(_broker: super::super::shared::Broker) {}
 }

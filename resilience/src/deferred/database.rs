@@ -19,7 +19,7 @@ pub type Work = Box<dyn FnOnce(&mut PgConnection) -> QueryResult<()> + Send>;
 /// Implemented for Diesel's [`Pool`]; implement it for a pool of your own.
 pub trait Database: Send + Sync + 'static {
     /// Runs the work and ends with its result. It must fail rather than wait for long: what the
-    /// ledger can't do now, it does later.
+    /// ledger can't do now, it does later. After 30 s nobody waits for it any more.
     fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>>;
 }
 
@@ -67,6 +67,9 @@ impl Database for Pool<ConnectionManager<PgConnection>> {
     }
 }
 
+/// Whose network is gone without a word gives no answer for hours. What was asked may still happen.
+const ANSWER: Duration = Duration::from_secs(30);
+
 /// The backoff of writes to a database that is away.
 pub(super) fn waits() -> Backoff {
     Backoff::new().initial(Duration::from_millis(50)).max_interval(Duration::from_secs(1))
@@ -107,8 +110,30 @@ impl Door {
             *filled.lock().unwrap_or_else(PoisonError::into_inner) = Some(value);
             Ok(())
         });
-        self.0.run(work).await?;
+        tokio::time::timeout(ANSWER, self.0.run(work)).await.map_err(DatabaseError::new)??;
         let value = slot.lock().unwrap_or_else(PoisonError::into_inner).take();
         value.ok_or_else(|| DatabaseError::new("the database did not run what it was given"))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// As if its network were gone without a word.
+    struct Silent;
+
+    impl Database for Silent {
+        fn run(&self, _: Work) -> BoxFuture<'static, Result<(), DatabaseError>> {
+            Box::pin(std::future::pending())
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn nobody_waits_for_ever_for_a_database_that_never_answers() {
+        let door = Door::new(Silent);
+        let asked = door.run(|_| Ok(()));
+        let answer = tokio::time::timeout(2 * ANSWER, asked).await.expect("an answer");
+        assert!(answer.is_err());
     }
 }

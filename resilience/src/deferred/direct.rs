@@ -18,6 +18,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// The most rows that are claimed at a time.
 const BATCH: usize = 100;
 
+/// What the broker was given longer ago than this is taken back when the broker is away.
+const GRACE: Duration = Duration::from_secs(1);
+
 /// Carries out what is due of one kind, as long as no broker does.
 pub(super) async fn run(shared: Arc<Shared>, kind: Arc<Kind>) {
     let mut broker = shared.broker.subscribe();
@@ -45,9 +48,10 @@ async fn round(shared: &Arc<Shared>, kind: &Arc<Kind>) {
         Err(rejection) => return pause(kind, rejection.retry_after()).await,
     };
     let since = Instant::now();
-    // In a task, for a claim that was sent is carried out: who cuts this off must not lose it.
-    let claim = tokio::spawn(claim(Arc::clone(shared), Arc::clone(kind), places, since));
-    match claim.await {
+    // In a task, for a claim that was sent is carried out: who cuts this off must not lose it. A
+    // shutdown waits for it, as for what runs.
+    let claim = claim(Arc::clone(shared), Arc::clone(kind), places, since);
+    match shared.running.spawn(claim).await {
         Ok(Ok(None)) => {}
         Ok(Ok(Some(wait))) => pause(kind, wait).await,
         Ok(Err(error)) => {
@@ -77,8 +81,14 @@ async fn claim(
 ) -> Result<Option<Duration>, DatabaseError> {
     let (name, lease) = (kind.name, kind.settings.lease);
     let limit = places.len();
+    // Away it may be for this process alone. The others would publish again what is taken back, so
+    // no more of it is than there are places for.
+    let broker_is_away = shared.broker() == Broker::Down;
     let claimed = shared.door.run(move |conn| {
         let count = i64::try_from(limit).unwrap_or(i64::MAX);
+        if broker_is_away {
+            ledger::recall(conn, name, GRACE, 0, count)?;
+        }
         let rows = ledger::claim_due(conn, name, count, Uuid::new_v4(), lease)?;
         let next = if rows.len() < limit {
             Some(ledger::next_due(conn, &[name])?.unwrap_or(POLL))

@@ -86,6 +86,8 @@ pub struct Attempt<P> {
 }
 
 /// Why a call could not be carried out, and what follows from it.
+///
+/// The reason is kept in the ledger, up to 4000 characters of it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum HandlerError {
@@ -147,6 +149,30 @@ impl HandlerError {
             | Self::Permanent { reason } => reason,
         }
     }
+}
+
+impl HandlerError {
+    /// With a reason that the ledger can hold, whosever words it is.
+    pub(super) fn storable(mut self) -> Self {
+        let (Self::Unavailable { reason, .. }
+        | Self::NotYet { reason, .. }
+        | Self::Failed { reason }
+        | Self::Permanent { reason }) = &mut self;
+        *reason = storable(std::mem::take(reason));
+        self
+    }
+}
+
+/// The most characters of a reason that are kept.
+const LONGEST_REASON: usize = 4000;
+
+/// PostgreSQL has no text with a NUL: what can't be written down would be lost with the attempt.
+pub(super) fn storable(reason: String) -> String {
+    let end = reason.char_indices().nth(LONGEST_REASON).map_or(reason.len(), |(end, _)| end);
+    if end == reason.len() && !reason.contains('\0') {
+        return reason;
+    }
+    reason[..end].replace('\0', "\u{fffd}")
 }
 
 impl fmt::Display for HandlerError {

@@ -17,7 +17,7 @@ const TICK: Duration = Duration::from_secs(1);
 /// How often it looks for what ended long ago.
 const SWEEP: Duration = Duration::from_mins(1);
 
-/// What the broker was given longer ago than this is taken back when the broker is away.
+/// What a broker was given longer ago than this is taken back when there is none any more.
 const GRACE: Duration = Duration::from_secs(1);
 
 /// How often what the ledger holds is counted for the metrics.
@@ -60,7 +60,7 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Duration) {
 
 /// Takes back what nobody is at any more.
 async fn reconcile(shared: &Shared) -> Result<(), DatabaseError> {
-    let names = if shared.broker() == Broker::Work { Vec::new() } else { shared.names() };
+    let names = if shared.broker() == Broker::Absent { shared.names() } else { Vec::new() };
     let taken = shared.door.run(move |conn| {
         let mut taken = ledger::reclaim(conn, BATCH)?;
         for name in names {

@@ -7,11 +7,12 @@ use std::sync::Arc;
 use diesel::{Connection as _, PgConnection, QueryResult};
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
+use serde::de::{DeserializeOwned, Error as _};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
 use super::combine::Combiner;
-use super::handler::{Attempt, Handler, HandlerError};
+use super::handler::{Attempt, Handler, HandlerError, storable};
 use super::ledger::{self, Row};
 use super::settings::Settings;
 use super::slots::{Slot, Slots};
@@ -165,6 +166,12 @@ pub(super) trait Carries: Send + Sync {
     fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()>;
 }
 
+/// What is in a row. The error quotes it, and is to be written down in its turn.
+fn read<T: DeserializeOwned>(text: &str) -> Result<T, serde_json::Error> {
+    serde_json::from_str(text)
+        .map_err(|error| serde_json::Error::custom(storable(error.to_string())))
+}
+
 struct Typed<H>(Arc<H>);
 
 impl<H: Handler> Carries for Typed<H> {
@@ -177,12 +184,17 @@ impl<H: Handler> Carries for Typed<H> {
             id: row.id,
             number: u32::try_from(row.attempts).unwrap_or_default(),
             deadline,
-            payload: serde_json::from_str(&row.payload)?,
-            context: serde_json::from_str(&row.context)?,
+            payload: read(&row.payload)?,
+            context: read(&row.context)?,
         };
         let handler = Arc::clone(&self.0);
-        Ok(async move { handler.run(attempt).await.map(|output| Arc::new(output) as Output) }
-            .boxed())
+        let made = async move {
+            match handler.run(attempt).await {
+                Ok(output) => Ok(Arc::new(output) as Output),
+                Err(error) => Err(error.storable()),
+            }
+        };
+        Ok(made.boxed())
     }
 
     fn done(&self, conn: &mut PgConnection, id: Uuid, output: &Output) -> QueryResult<()> {

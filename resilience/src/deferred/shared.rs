@@ -92,6 +92,7 @@ impl Shared {
             *present = broker;
             changed
         });
+        super::counts::broker(broker);
         if changed && broker == Broker::Work {
             tracing::info!("the broker carries the deferred calls");
         } else if changed {
@@ -108,5 +109,27 @@ impl Shared {
     /// Everything that there is a handler for.
     pub(super) fn names(&self) -> Vec<&'static str> {
         self.kinds.keys().copied().collect()
+    }
+}
+
+#[cfg(all(test, feature = "rabbitmq", feature = "metrics"))]
+mod tests {
+    use diesel::r2d2::{ConnectionManager, Pool};
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    #[test]
+    fn the_metric_follows_the_broker_though_the_ledger_is_away() {
+        let pool = Pool::builder().build_unchecked(ConnectionManager::new("postgres://nowhere"));
+        let door = Door::new(pool);
+        let shared = Shared::new("shop".to_owned(), door, BTreeMap::new(), Broker::Down);
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = recorder.handle();
+        for (broker, up) in [(Broker::Work, "1"), (Broker::Down, "0")] {
+            metrics::with_local_recorder(&recorder, || shared.set_broker(broker));
+            let shown = shown.render();
+            assert!(shown.contains(&format!("\nresilience_deferred_broker_up {up}\n")), "{shown}");
+        }
     }
 }

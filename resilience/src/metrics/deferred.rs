@@ -48,7 +48,12 @@ pub(crate) fn publish(snapshot: &Snapshot) {
         let oldest = kind.oldest.unwrap_or_default();
         gauge!(OLDEST, "kind" => kind.kind.clone()).set(oldest.as_secs_f64());
     }
-    let up = if snapshot.broker == Broker::Work { 1.0 } else { 0.0 };
+    broker(snapshot.broker);
+}
+
+/// Who carries the calls. Told when it changes, too: the ledger may be away.
+pub(crate) fn broker(broker: Broker) {
+    let up = if broker == Broker::Work { 1.0 } else { 0.0 };
     gauge!(BROKER).set(up);
 }
 

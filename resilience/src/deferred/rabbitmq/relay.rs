@@ -1,7 +1,7 @@
 //! From the ledger to the broker: due rows are claimed, published, and marked when the broker has
 //! them.
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -34,6 +34,10 @@ const CONFIRM: Duration = Duration::from_secs(5);
 /// Between two looks at the ledger when nobody nudges: another process may have deferred something.
 const LOOK: Duration = Duration::from_millis(500);
 
+/// A kind whose queue refuses messages, as it is full, is left out for so long: its rows are the
+/// oldest, and would be published again and again in the place of all others.
+const REFUSED: Duration = Duration::from_secs(1);
+
 /// One of the relay's lanes. Each has a channel of its own, so that one batch is confirmed while the
 /// next is claimed.
 pub(super) struct Lane {
@@ -54,6 +58,7 @@ pub(super) struct Lane {
 struct Published {
     confirmed: HashSet<Uuid>,
     returned: HashSet<Uuid>,
+    refused: HashSet<Uuid>,
     /// Every confirm has come.
     complete: bool,
     fault: Option<Fault>,
@@ -62,7 +67,7 @@ struct Published {
 impl Lane {
     /// Ends with what ended the connection, or when it is told to.
     pub(super) async fn run(mut self) -> Result<(), Fault> {
-        let kinds = self.shared.names();
+        let mut refusing: BTreeMap<&str, Instant> = BTreeMap::new();
         let mut channel = None;
         loop {
             tokio::select! {
@@ -75,7 +80,10 @@ impl Lane {
                 }
             }
             let token = Uuid::new_v4();
-            let (rows, next) = match self.claim(kinds.clone(), token).await {
+            refusing.retain(|_, since| since.elapsed() < REFUSED);
+            let mut kinds = self.shared.names();
+            kinds.retain(|kind| !refusing.contains_key(kind));
+            let (rows, next) = match self.claim(kinds, token).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
                     tracing::debug!(%error, "the relay can't read the ledger");
@@ -93,13 +101,21 @@ impl Lane {
             let published = match self.open(channel.take()).await {
                 Ok(open) => {
                     let published = self.publish(&open, &rows, token).await;
-                    // What a channel still owes would be taken for the answer to the next batch.
-                    channel = published.complete.then_some(open);
+                    // What a channel still owes would be taken for the answer to the next batch; and
+                    // RabbitMQ may go on refusing on the channel on which it has begun to.
+                    let reusable = published.complete && published.refused.is_empty();
+                    channel = reusable.then_some(open);
                     published
                 }
                 Err(fault) => Published { fault: Some(fault), ..Published::default() },
             };
             self.mark(&rows, &published, token).await;
+            for row in rows.iter().filter(|row| published.refused.contains(&row.id)) {
+                let kind = self.shared.kinds.get(row.kind.as_str()).map(|kind| kind.name);
+                if kind.is_some_and(|kind| refusing.insert(kind, Instant::now()).is_none()) {
+                    tracing::warn!(kind, "the queue of a kind refuses messages for now");
+                }
+            }
             if let Some(fault) = published.fault {
                 return Err(fault);
             }
@@ -227,6 +243,8 @@ impl Published {
     fn note(&mut self, id: Uuid, confirmation: Confirmation) {
         if confirmation.is_ack() {
             self.confirmed.insert(id);
+        } else {
+            self.refused.insert(id);
         }
         if let Some(message) = confirmation.take_message() {
             let returned = Message::read(&message.delivery.data).map_or(id, |message| message.id);

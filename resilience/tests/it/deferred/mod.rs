@@ -4,6 +4,7 @@
 
 mod bed;
 mod crashes;
+mod faults;
 mod gate;
 mod leases;
 mod operators;

@@ -9,8 +9,9 @@ use diesel::dsl::sql;
 use diesel::sql_types::BigInt;
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
-use resilience::deferred::Broker;
+use resilience::deferred::{Broker, Deferral, defer};
 use tokio::task::block_in_place;
+use uuid::Uuid;
 
 use super::rig::{OTHER, Others, Rig, WORK, Works, settings, until};
 
@@ -260,4 +261,62 @@ async fn a_frozen_broker_is_noticed_and_done_without() {
     rig.all_done(40).await;
     rig.queues_are_empty(0).await;
     running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_queue_that_takes_nothing_more_holds_up_no_other_kind() {
+    let rig = Rig::new();
+    let running = rig.start().await;
+    running.deferred.breaker::<Works>().force_open();
+    let policy = r#"{"max-length":1,"overflow":"reject-publish"}"#;
+    let set = ["set_policy", "-p", rig.vhost.name(), "full", "[.]work$", policy];
+    block_in_place(|| rig.broker.rabbitmqctl(&set));
+    rig.sql(|conn| {
+        conn.batch_execute(
+            "CREATE SEQUENCE tries;
+             CREATE FUNCTION tried() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM nextval('tries'); RETURN new; END $$;
+             CREATE TRIGGER tried AFTER UPDATE ON deferred FOR EACH ROW
+             WHEN (new.kind = 'work' AND new.state = 'pending' AND new.token IS NOT NULL)
+             EXECUTE FUNCTION tried()",
+        )
+    });
+    let full = rig.defer(1000).len() as u64;
+    running.deferred.nudge();
+    until(Duration::from_secs(20), "some are refused", || {
+        rig.number("SELECT last_value FROM tries") >= 1000
+    })
+    .await;
+    rig.defer_all::<Others>(20);
+    running.deferred.nudge();
+    until(Duration::from_secs(5), "the others are done", || rig.count("done") == 20).await;
+    let before = rig.number("SELECT last_value FROM tries");
+    assert!(before < 5000, "{before} times was something published that is refused");
+    block_in_place(|| rig.broker.rabbitmqctl(&["clear_policy", "-p", rig.vhost.name(), "full"]));
+    running.deferred.breaker::<Works>().reset();
+    rig.all_done(full + 20).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_replica_that_has_lost_the_broker_takes_no_more_than_it_can_carry() {
+    let rig = Rig::new();
+    let running = rig.start().await;
+    let cut_off = rig.launch_at("amqp://127.0.0.1:1", settings("work"));
+    for running in [&running, &cut_off] {
+        running.deferred.breaker::<Works>().force_open();
+    }
+    rig.defer(50);
+    running.deferred.nudge();
+    let ready = || rig.queue(WORK).map_or(0, |queue| queue.ready);
+    until(Duration::from_secs(20), "they wait in the broker", || ready() == 50).await;
+    // Time for some looks at the ledger.
+    let later = Deferral::new::<Others>(Uuid::new_v4(), &0).unwrap().after(Duration::from_secs(5));
+    rig.sql(|conn| defer(conn, &later).map(drop));
+    until(Duration::from_secs(20), "time has passed", || rig.count("done") == 1).await;
+    assert_eq!((ready(), rig.count("sent")), (50, 50), "they are published again and again");
+    // The other has not: what waits in the broker is carried out by whoever can.
+    cut_off.deferred.breaker::<Works>().reset();
+    rig.all_done(51).await;
+    tokio::join!(running.stop(), cut_off.stop());
 }

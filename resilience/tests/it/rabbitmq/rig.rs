@@ -212,11 +212,16 @@ impl Rig {
     }
 
     pub(super) fn launch(&self, settings: Settings) -> Running {
+        self.launch_at(self.vhost.url(), settings)
+    }
+
+    /// Whose broker is here.
+    pub(super) fn launch_at(&self, address: &str, settings: Settings) -> Running {
         let runtime = Deferred::builder(self.pool.clone())
             .app("shop")
             .handler(Works(Arc::clone(&self.outside)), settings)
             .handler(Others(Arc::clone(&self.outside)), self::settings("other"))
-            .amqp(self.vhost.url())
+            .amqp(address)
             .build()
             .unwrap();
         let deferred = runtime.handle();
@@ -244,6 +249,15 @@ impl Rig {
                 })
                 .collect()
         })
+    }
+
+    pub(super) fn number(&self, query: &str) -> i64 {
+        #[derive(QueryableByName)]
+        struct Row {
+            #[diesel(sql_type = BigInt)]
+            last_value: i64,
+        }
+        self.sql(|conn| sql_query(query).get_result::<Row>(conn)).last_value
     }
 
     pub(super) fn states(&self) -> BTreeMap<String, u64> {

@@ -23,7 +23,7 @@ const PER_COMMIT: usize = 100;
 const ROUNDS: usize = 3;
 
 /// Handlers that run at once, and messages that a consumer may hold.
-const AT_ONCE: u16 = 50;
+pub(crate) const AT_ONCE: u16 = 100;
 
 /// Unconfirmed messages at once.
 const WINDOW: usize = 200;

@@ -71,8 +71,8 @@ A transaction of its own each, on one connection, both in turn.
 
 ## From the commit to the end
 
-10 000 calls whose handler does nothing, deferred 100 in a transaction, from the first `defer` until the
-last row is done; 50 handlers at once. Beside it the same messages on the same kind of queue, published
+10 000 calls whose handler does nothing, deferred 100 in a statement, from the first `defer` until the
+last row is done; {at_once} handlers at once. Beside it the same messages on the same kind of queue, published
 with confirms (200 under way), consumed and acknowledged, without a ledger. Medians of 3 rounds.
 
 | | per second |
@@ -118,6 +118,7 @@ Ended rows are kept for inspection. From the ledger alone.
             table
         }),
         bench_page::table(limits),
+        at_once = crate::carry::AT_ONCE,
         machine = bench_page::machine(),
     )
 }

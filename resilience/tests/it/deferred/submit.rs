@@ -8,7 +8,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::result::Error as QueryError;
 use resilience::Deadline;
 use resilience::deferred::{
-    Attempt, Deferral, Deferred, HandlerError, Stage, SubmitError, Submitted,
+    Attempt, Deferral, Deferred, HandlerError, Stage, SubmitError, Submitted, defer_all,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;

@@ -72,7 +72,7 @@ pub struct Queue {
     pub ready: u64,
     /// Messages that were delivered and are not acknowledged.
     pub unacked: u64,
-    /// Consumers that have not cancelled.
+    /// Consumers that have not cancelled, and whoever has fetched a message and not acknowledged it.
     pub consumers: u64,
 }
 

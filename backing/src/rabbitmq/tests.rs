@@ -82,7 +82,7 @@ fn each_virtual_host_is_its_own_and_gone_when_dropped() {
         assert!(publish(&channel, "calls").await.unwrap());
         let taken = channel.basic_get("calls".into(), BasicGetOptions::default()).await.unwrap();
         assert!(taken.is_some());
-        listed(broker, first.name(), &[queue("calls", 1, 1)]);
+        listed(broker, first.name(), &[Queue { consumers: 1, ..queue("calls", 1, 1) }]);
         assert_eq!(broker.queues(second.name()), []);
 
         assert!(!broker.delete_queue(second.name(), "calls"));

@@ -220,7 +220,9 @@ async fn what_may_be_forgotten_is_made_when_its_holder_makes_sure_of_it() {
     let (one, two, three) = (hold(&forgotten), hold(&held), hold(&taken));
     assert!(one.forget(&mut ledger.conn()).unwrap());
     let other = hold(&taken);
-    [one, two, three].into_iter().for_each(|hold| running.deferred.make_sure(hold));
+    for hold in [one, two, three] {
+        running.deferred.make_sure(hold);
+    }
     for call in [forgotten, held] {
         ledger.until(&format!("id = '{}' AND state = 'done'", call.id()), 1).await;
         let entry = running.entry(call.id()).await;

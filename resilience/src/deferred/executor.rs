@@ -15,6 +15,7 @@ use super::database::{DatabaseError, waits};
 use super::handler::HandlerError;
 use super::kind::{Finished, Kind, Output, Place};
 use super::ledger::{self, Row};
+use super::operators::Stage;
 use super::shared::Shared;
 use crate::breaker::Permit;
 use crate::deadline::Deadline;
@@ -53,6 +54,18 @@ enum Plan {
     Refused(HandlerError, Refusal),
     Postpone { error: Option<String>, delay: Duration, counts: bool },
     Park(String),
+}
+
+impl Plan {
+    /// Whether a row that is there, or nowhere, looks as if this was written.
+    fn is_written(&self, stage: Option<Stage>) -> bool {
+        match self {
+            Self::Done(_) => stage == Some(Stage::Done),
+            Self::Refused(..) => stage.is_none(),
+            Self::Park(_) => stage == Some(Stage::Parked),
+            Self::Postpone { .. } => false,
+        }
+    }
 }
 
 /// So often may a handler's hook fail until the call itself counts as failed.
@@ -259,8 +272,10 @@ impl Run<'_> {
         let (id, kind) = (self.row.id, self.kind.name);
         let mut delays = waits().delays();
         let hooks_failed = Arc::new(AtomicU32::new(0));
+        // Whether an earlier try had no answer: it may be committed.
+        let mut unknown = false;
         loop {
-            let error = match self.try_write(&plan, &hooks_failed).await {
+            let error = match self.try_write(&plan, &hooks_failed, unknown).await {
                 Ok(true) => return self.written(plan),
                 Ok(false) => {
                     tracing::warn!(%id, kind, "overtaken: the outcome of a deferred call is stale");
@@ -268,6 +283,7 @@ impl Run<'_> {
                 }
                 Err(error) => error,
             };
+            unknown = true;
             if hooks_failed.load(Ordering::Relaxed) >= HOOK_TRIES
                 && let Some(instead) = self.instead(&plan, &error)
             {
@@ -289,14 +305,16 @@ impl Run<'_> {
         &self,
         plan: &Plan,
         hooks_failed: &Arc<AtomicU32>,
+        mut unknown: bool,
     ) -> Result<bool, DatabaseError> {
         let (id, token) = (self.row.id, self.row.token);
         let ends = self.until.max(Instant::now() + Duration::from_millis(100));
         if let Plan::Done(output) = plan {
             let made = Finished { id, token, output: Arc::clone(output) };
             let together = self.kind.ends.ask(&self.shared.door, made);
-            if let Ok(Some(mine)) = timeout_at(ends, together).await {
-                return Ok(mine);
+            match timeout_at(ends, together).await {
+                Ok(Some(mine)) if mine || !unknown => return Ok(mine),
+                _ => unknown = true,
             }
         }
         let handler = Arc::clone(&self.kind.handler);
@@ -312,7 +330,8 @@ impl Run<'_> {
                 }
             };
             if !mine {
-                return Ok(false);
+                // It may be what an earlier try has written.
+                return Ok(unknown && plan.is_written(ledger::stage(conn, id)?));
             }
             let hook = match &plan {
                 Plan::Done(output) => handler.done(conn, id, output),
@@ -320,6 +339,7 @@ impl Run<'_> {
                 Plan::Park(reason) => handler.parked(conn, id, reason),
                 Plan::Postpone { .. } => Ok(()),
             };
+            let hook = hook.and_then(|()| ledger::unbroken(conn));
             if hook.is_err() {
                 hooks_failed.fetch_add(1, Ordering::Relaxed);
             }

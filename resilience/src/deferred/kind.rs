@@ -147,7 +147,9 @@ fn end(
         let mine = finished.contains(&made.id);
         if mine { handler.done(conn, made.id, &made.output).map(|()| true) } else { Ok(false) }
     };
-    made.iter().map(end).collect()
+    let ended = made.iter().map(end).collect::<QueryResult<_>>()?;
+    ledger::unbroken(conn)?;
+    Ok(ended)
 }
 
 /// What a handler's call came to, without its type.

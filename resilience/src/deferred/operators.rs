@@ -250,7 +250,7 @@ impl Deferred {
             Stage::Parked => {
                 ledger::resume(conn, entry.id)?;
                 handler.resumed(conn, entry.id)?;
-                Ok(true)
+                ledger::unbroken(conn).map(|()| true)
             }
             Stage::Pending => ledger::hasten(conn, entry.id).map(|()| true),
             Stage::Sent | Stage::Running | Stage::Done => Ok(false),
@@ -273,7 +273,7 @@ impl Deferred {
             Stage::Pending | Stage::Sent => {
                 ledger::discard(conn, entry.id, Some(DISCARDED))?;
                 handler.parked(conn, entry.id, DISCARDED)?;
-                Ok(true)
+                ledger::unbroken(conn).map(|()| true)
             }
             Stage::Running | Stage::Done => Ok(false),
         })

@@ -169,6 +169,7 @@ impl Deferred {
                 *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(error);
                 QueryError::RollbackTransaction
             })?;
+            ledger::unbroken(conn)?;
             tracing::info!(id = %call.id, kind = call.kind, "deferred");
             Ok(Written::New)
         };

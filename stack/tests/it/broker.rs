@@ -74,19 +74,14 @@ async fn claims_are_seen_waiting_in_rabbitmq_and_outlive_it() {
     let waiting = || world.queues().iter().map(|queue| queue.ready + queue.unacked).sum::<u64>();
     let all = orders.len() as u64;
     until(NOTICED, "all claims wait in RabbitMQ", async || (waiting() == all).then_some(())).await;
-    let sent = async || {
-        let ledger = deferred(&world).await;
-        let calls = ledger["calls"].as_array().unwrap().iter();
-        calls.map(|call| call["sentAt"].clone()).collect::<Vec<_>>()
-    };
-    let before = sent().await;
+    // With nobody there to publish them again.
+    world.kill(Part::Store).await;
     world.broker().write_names();
     world.broker().kill();
     world.broker().start();
     until(NOTICED, "all claims are there again", async || (waiting() == all).then_some(())).await;
-    // Its own, which nobody has published again.
-    assert_eq!(sent().await, before);
 
+    world.restart(Part::Store).await;
     world.restart(Part::Warranty).await;
     until(CARRIED, "everything is carried out", async || {
         let ledger = deferred(&world).await;

@@ -24,27 +24,29 @@ pub(in crate::deferred) struct ToSend {
     pub(in crate::deferred) kind: String,
 }
 
-/// Takes rows that are due, to publish them. They stay pending until they are [`sent`].
+/// Takes rows that are due, to publish them: of each kind so many at the most, so that no kind waits
+/// behind another. They stay pending until they are [`sent`].
 #[cfg(feature = "rabbitmq")]
 pub(in crate::deferred) fn claim_to_send(
     conn: &mut PgConnection,
     kinds: &[&str],
-    limit: i64,
+    share: usize,
     token: Uuid,
     lease: Duration,
 ) -> QueryResult<Vec<ToSend>> {
     sql_query(
         "UPDATE deferred
          SET token = $3, lease_until = clock_timestamp() + $4 * interval '1 microsecond'
-         WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'pending' AND mode = 'call' AND kind = ANY($1)
+         WHERE id IN (SELECT due.id FROM unnest($1) AS wanted (kind) CROSS JOIN LATERAL
+                     (SELECT id FROM deferred
+                      WHERE state = 'pending' AND mode = 'call' AND deferred.kind = wanted.kind
                         AND not_before <= (SELECT clock_timestamp())
                         AND (lease_until IS NULL OR lease_until <= (SELECT clock_timestamp()))
-                      ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED)
+                      ORDER BY not_before LIMIT $2 FOR UPDATE SKIP LOCKED) AS due)
          RETURNING id, kind",
     )
     .bind::<Array<Text>, _>(kinds)
-    .bind::<BigInt, _>(limit)
+    .bind::<BigInt, _>(i64::try_from(share.max(1)).unwrap_or(i64::MAX))
     .bind::<SqlUuid, _>(token)
     .bind::<BigInt, _>(micros(lease))
     .load(conn)

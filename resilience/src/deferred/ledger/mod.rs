@@ -166,6 +166,12 @@ pub(super) fn begin(
     .map(|rows| rows == 1)
 }
 
+/// Fails where a statement has failed since that nobody heard of: PostgreSQL would answer COMMIT with a
+/// rollback then, and Diesel take that for a commit. Asked after what isn't ours.
+pub(super) fn unbroken(conn: &mut PgConnection) -> QueryResult<()> {
+    sql_query("SELECT 1").execute(conn).map(drop)
+}
+
 /// Forgets a call that is held under this token. False when it isn't any more.
 pub(super) fn forget(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
     sql_query("DELETE FROM deferred WHERE id = $1 AND token = $2 AND state = 'running' AND held")

@@ -22,7 +22,8 @@ use crate::deferred::database::DatabaseError;
 use crate::deferred::ledger::{self, ToSend};
 use crate::deferred::shared::Shared;
 
-/// How many rows are claimed, and published before their confirms are awaited, by one lane.
+/// How many rows are claimed, and published before their confirms are awaited, by one lane: of each
+/// kind an equal share.
 const BATCH: usize = 200;
 
 /// How long rows are ours to publish. Longer than claiming, confirming and marking take together.
@@ -83,7 +84,8 @@ impl Lane {
             refusing.retain(|_, since| since.elapsed() < REFUSED);
             let mut kinds = self.shared.names();
             kinds.retain(|kind| !refusing.contains_key(kind));
-            let (rows, next) = match self.claim(kinds, token).await {
+            let share = BATCH / kinds.len().max(1);
+            let (rows, next) = match self.claim(kinds, share, token).await {
                 Ok(claimed) => claimed,
                 Err(error) => {
                     tracing::debug!(%error, "the relay can't read the ledger");
@@ -95,7 +97,7 @@ impl Lane {
                 self.rest(next).await;
                 continue;
             }
-            if rows.len() == BATCH {
+            if rows.len() >= share {
                 self.help.notify_one();
             }
             let published = match self.open(channel.take()).await {
@@ -128,11 +130,11 @@ impl Lane {
     async fn claim(
         &self,
         kinds: Vec<&'static str>,
+        share: usize,
         token: Uuid,
     ) -> Result<(Vec<ToSend>, Option<Duration>), DatabaseError> {
         let claiming = self.shared.door.run(move |conn| {
-            let limit = i64::try_from(BATCH).unwrap_or(i64::MAX);
-            let rows = ledger::claim_to_send(conn, &kinds, limit, token, LEASE)?;
+            let rows = ledger::claim_to_send(conn, &kinds, share, token, LEASE)?;
             let next = if rows.is_empty() { ledger::next_due(conn, &kinds)? } else { None };
             Ok((rows, next))
         });

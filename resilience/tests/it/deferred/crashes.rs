@@ -24,8 +24,15 @@ async fn a_worker_killed_fifty_times_parks_nothing_that_never_ran() {
     let running = ledger.start(Chore::new(&ledger.pool, "last"), settings());
     for call in &calls {
         let entry = running.ended(call.id()).await;
-        assert_eq!(entry.stage, Stage::Done, "{:?}", entry.last_error);
+        // The last few are begun by every worker, and may be interrupted so often that they are taken
+        // for what killed it. The others only waited.
+        if entry.stage != Stage::Done {
+            let runs = format!("SELECT count(*) AS number FROM runs WHERE id = '{}'", call.id());
+            let runs = ledger.number(&runs);
+            assert!(runs > 0, "it never ran: {:?}", entry.last_error);
+        }
     }
+    assert!(ledger.count("state = 'done'") > 350, "it is the last few that are taken for it");
     running.stop().await;
 }
 

@@ -1,16 +1,19 @@
-//! Answers of the database that are late, and words that it can't hold.
+//! Answers of the database that are late or lost, and words that it can't hold.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use diesel::QueryResult;
 use diesel::RunQueryDsl as _;
+use diesel::connection::SimpleConnection as _;
 use diesel::dsl::sql;
 use diesel::sql_types::BigInt;
 use futures_util::FutureExt as _;
 use futures_util::future::BoxFuture;
 use resilience::deferred::{
-    Attempt, Database, DatabaseError, Deferred, Handler, HandlerError, Stage, Work,
+    Attempt, Database, DatabaseError, Deferral, Deferred, Handler, HandlerError, Stage, Submitted,
+    Work,
 };
 use serde_json::{Value, json};
 use tokio::time::sleep;
@@ -18,19 +21,27 @@ use uuid::Uuid;
 
 use super::bed::{Connections, Job, Ledger, Running, job, quick};
 
-/// Answers late, the next time that a call is begun: by then it is committed.
-struct Late(Connections, Arc<AtomicBool>);
+/// Does what it is asked, and says so as a test wants it.
+struct Unreliable {
+    pool: Connections,
+    /// The next answer is lost: what was asked is committed.
+    loses: Arc<AtomicBool>,
+    /// The answer is late to whoever has begun a call.
+    late: Arc<AtomicBool>,
+}
 
-impl Database for Late {
+impl Database for Unreliable {
     fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>> {
-        let (pool, late) = (self.0.clone(), Arc::clone(&self.1));
+        let late = Arc::clone(&self.late);
+        let loses = self.loses.swap(false, Ordering::SeqCst);
+        let (pool, worked) = (self.pool.clone(), self.pool.run(work));
         async move {
-            let answer = pool.run(work).await;
+            let answer = worked.await;
             if late.load(Ordering::SeqCst) && begun(&pool) > 0 {
                 late.store(false, Ordering::SeqCst);
                 sleep(Duration::from_millis(700)).await;
             }
-            answer
+            if loses { Err(DatabaseError::new("the connection is gone")) } else { answer }
         }
         .boxed()
     }
@@ -43,12 +54,22 @@ fn begun(pool: &Connections) -> i64 {
         .unwrap()
 }
 
+/// With whether it loses the next answer, and whether one is late.
+fn unreliable(
+    ledger: &Ledger,
+    handler: Job,
+) -> (resilience::deferred::Runtime, [Arc<AtomicBool>; 2]) {
+    let [loses, late] = [Arc::default(), Arc::default()];
+    let pool = ledger.pool.clone();
+    let database = Unreliable { pool, loses: Arc::clone(&loses), late: Arc::clone(&late) };
+    let runtime = Deferred::builder(database).handler(handler, quick()).build().unwrap();
+    (runtime, [loses, late])
+}
+
 #[tokio::test]
 async fn a_call_whose_claim_is_under_way_at_the_shutdown_is_carried_out_or_given_back() {
     let ledger = Ledger::new();
-    let late = Arc::new(AtomicBool::new(false));
-    let database = Late(ledger.pool.clone(), Arc::clone(&late));
-    let runtime = Deferred::builder(database).handler(Job::done(), quick()).build().unwrap();
+    let (runtime, [_, late]) = unreliable(&ledger, Job::done());
     let running = Running::start(runtime);
     late.store(true, Ordering::SeqCst);
     ledger.defer(&job(&Value::Null));
@@ -115,4 +136,47 @@ async fn a_payload_that_can_not_be_read_nor_quoted_is_parked_at_once() {
     let reason = entry.last_error.unwrap();
     assert!(reason.contains("unknown variant `a\u{fffd}b`"), "{reason}");
     running.stop().await;
+}
+
+#[tokio::test]
+async fn a_refusal_whose_commit_has_no_answer_is_no_promise() {
+    let ledger = Ledger::new();
+    let loses = Arc::new(std::sync::OnceLock::<Arc<AtomicBool>>::new());
+    let switch = Arc::clone(&loses);
+    let handler = Job::new(move |_| {
+        let switch = Arc::clone(&switch);
+        async move {
+            switch.get().unwrap().store(true, Ordering::SeqCst);
+            Err(HandlerError::permanent("no such item"))
+        }
+    });
+    let (runtime, [lose, _]) = unreliable(&ledger, handler);
+    loses.set(lose).unwrap();
+    let deferred = runtime.handle();
+    let call = job(&Value::Null);
+    let submitted = deferred.submit::<Job, diesel::result::Error>(
+        call.clone(),
+        None,
+        |_| Ok(()),
+        |_, _| Ok(()),
+    );
+    let submitted = submitted.await.unwrap();
+    assert!(deferred.get(call.id()).await.unwrap().is_none(), "it was forgotten");
+    assert!(matches!(submitted, Submitted::Refused(_)), "{submitted:?}");
+}
+
+#[tokio::test]
+async fn what_is_rolled_back_behind_our_back_is_no_promise() {
+    let ledger = Ledger::new();
+    let handler = Job::new(async |_| Err(HandlerError::unavailable("away")));
+    let deferred = ledger.runtime(handler, quick()).handle();
+    let call: Deferral = job(&Value::Null);
+    // Swallows a failure, upon which PostgreSQL answers COMMIT with a rollback.
+    let prepare = |conn: &mut diesel::PgConnection| -> QueryResult<()> {
+        let _ = conn.batch_execute("INSERT INTO nowhere VALUES (1)");
+        Ok(())
+    };
+    let submitted = deferred.submit::<Job, _>(call.clone(), None, prepare, |_, _| Ok(())).await;
+    let there = deferred.get(call.id()).await.unwrap().is_some();
+    assert_eq!(submitted.is_ok(), there, "{submitted:?}");
 }

@@ -5,8 +5,9 @@ use std::time::Duration;
 use diesel::prelude::*;
 use diesel::sql_types::{Text, Uuid as SqlUuid};
 use resilience::deferred::Stage;
+use serde_json::Value;
 
-use super::bed::{Ledger, eventually};
+use super::bed::{Job, Ledger, eventually, job};
 use super::worker::{Chore, Do, Worker, settings};
 
 /// What a worker carries at a time, by default.
@@ -69,6 +70,34 @@ async fn a_lost_lease_stops_the_handler_before_its_end() {
     running.stop().await;
     assert_eq!(ledger.number("SELECT count(*) AS number FROM runs WHERE ended_at IS NULL"), 1);
     assert_eq!(ledger.count("state = 'running'"), 1);
+}
+
+#[tokio::test]
+async fn an_end_that_comes_while_somebody_else_makes_the_call_writes_nothing() {
+    let ledger = Ledger::new();
+    let pool = ledger.pool.clone();
+    let handler = Job::new(move |attempt| {
+        let pool = pool.clone();
+        async move {
+            // Somebody takes it over, and this ends before it can have noticed.
+            diesel::sql_query(
+                "UPDATE deferred SET token = gen_random_uuid(), lease_until = now() + interval '1 hour'
+                 WHERE id = $1",
+            )
+            .bind::<SqlUuid, _>(attempt.id)
+            .execute(&mut pool.get().unwrap())
+            .unwrap();
+            Ok(Value::Null)
+        }
+    });
+    let running = ledger.start(handler, settings());
+    let call = job(&Value::Null);
+    ledger.defer(&call);
+    running.deferred.nudge();
+    ledger.until("lease_until > now() + interval '1 minute'", 1).await;
+    running.stop().await;
+    assert_eq!(ledger.count("state = 'running'"), 1);
+    assert!(ledger.notes(call.id()).is_empty());
 }
 
 #[tokio::test]

@@ -232,6 +232,8 @@ async fn a_handler_that_hangs_past_its_time_lets_go() {
 /// A handler whose hook fails for as long as it is told to.
 struct Hooked {
     fails: Arc<AtomicBool>,
+    /// By an error of its own, with which PostgreSQL has nothing to do.
+    by_itself: bool,
     runs: Tally,
 }
 
@@ -248,18 +250,24 @@ impl Handler for Hooked {
     fn done(&self, conn: &mut diesel::PgConnection, id: Uuid, (): &()) -> QueryResult<()> {
         use diesel::connection::SimpleConnection as _;
         conn.batch_execute(&format!("INSERT INTO notes VALUES ('{id}', 'done')"))?;
-        if self.fails.load(Ordering::SeqCst) {
-            conn.batch_execute("SELECT 1 / 0")?;
+        match (self.fails.load(Ordering::SeqCst), self.by_itself) {
+            (false, _) => Ok(()),
+            (true, false) => conn.batch_execute("SELECT 1 / 0"),
+            (true, true) => Err(diesel::result::Error::NotFound),
         }
-        Ok(())
     }
 }
 
 #[tokio::test]
 async fn a_hook_that_fails_takes_the_end_back_and_the_call_is_made_again() {
+    hook_fails(false, "division by zero").await;
+    hook_fails(true, "Record not found").await;
+}
+
+async fn hook_fails(by_itself: bool, error: &str) {
     let ledger = Ledger::new();
     let (fails, runs) = (Arc::new(AtomicBool::new(true)), Tally::default());
-    let hooked = Hooked { fails: Arc::clone(&fails), runs: runs.clone() };
+    let hooked = Hooked { fails: Arc::clone(&fails), by_itself, runs: runs.clone() };
     let running = ledger.start(hooked, quick().attempts(1000));
     let call = Deferral::new::<Hooked>(Uuid::new_v4(), &Value::Null).unwrap();
     ledger.defer(&call);
@@ -268,7 +276,7 @@ async fn a_hook_that_fails_takes_the_end_back_and_the_call_is_made_again() {
     fails.store(false, Ordering::SeqCst);
     let entry = running.ended(call.id()).await;
     assert_eq!(entry.stage, Stage::Done);
-    assert!(entry.last_error.unwrap().contains("division by zero"));
+    assert!(entry.last_error.unwrap().contains(error));
     assert_eq!(ledger.notes(call.id()), ["done"]);
     assert_eq!(runs.of(call.id()), entry.attempts);
     running.stop().await;
@@ -279,7 +287,7 @@ async fn what_nobody_handles_here_stays_for_whoever_does() {
     let ledger = Ledger::new();
     let call = job(&Value::Null);
     ledger.defer(&call);
-    let others = Hooked { fails: Arc::default(), runs: Tally::default() };
+    let others = Hooked { fails: Arc::default(), by_itself: false, runs: Tally::default() };
     let running = ledger.start(others, quick());
     let other = Deferral::new::<Hooked>(Uuid::new_v4(), &Value::Null).unwrap();
     ledger.defer(&other);

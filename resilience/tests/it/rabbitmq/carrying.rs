@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use diesel::sql_types::Uuid as SqlUuid;
 use diesel::{QueryableByName, RunQueryDsl as _, sql_query};
+use lapin::options::BasicGetOptions;
+use lapin::types::AMQPValue;
 use uuid::Uuid;
 
 use super::rig::{OTHER, Others, PARKED, Rig, WORK, put, settings, until};
@@ -117,6 +119,11 @@ async fn a_poison_message_ends_in_the_parked_queue_and_blocks_nothing() {
     rig.all_done(20).await;
     rig.queues_are_empty(4).await;
     assert_eq!(rig.queue(PARKED).map(|queue| queue.ready), Some(4));
+    // Sent there, and not delivered until the broker had enough of it.
+    let got = channel.basic_get(PARKED.into(), BasicGetOptions::default()).await.unwrap().unwrap();
+    let headers = got.delivery.properties.headers().as_ref().unwrap();
+    let reason = headers.inner().get("x-first-death-reason");
+    assert_eq!(reason, Some(&AMQPValue::LongString("rejected".into())), "{headers:?}");
     running.stop().await;
 }
 

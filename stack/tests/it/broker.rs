@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use backing::rabbitmq::testing::TestBroker;
 use serde_json::Value;
+use service::testing::operator::command;
 use service::testing::until;
 
 use crate::world::{Part, World};
@@ -74,7 +75,15 @@ async fn claims_are_seen_waiting_in_rabbitmq_and_outlive_it() {
     let waiting = || world.queues().iter().map(|queue| queue.ready + queue.unacked).sum::<u64>();
     let all = orders.len() as u64;
     until(NOTICED, "all claims wait in RabbitMQ", async || (waiting() == all).then_some(())).await;
-    // With nobody there to publish them again.
+    // No probe is under way any more, and then nobody is there to publish them again.
+    command(&world.client(Part::Store), "deferred/claim", "force_open").send().await.ok();
+    until(NOTICED, "all are sent", async || {
+        let ledger = deferred(&world).await;
+        let sent =
+            ledger["calls"].as_array()?.iter().filter(|call| call["state"] == "sent").count();
+        (sent == orders.len() && waiting() == all).then_some(())
+    })
+    .await;
     world.kill(Part::Store).await;
     world.broker().write_names();
     world.broker().kill();

@@ -18,8 +18,9 @@ const POLL: Duration = Duration::from_millis(500);
 /// The most rows that are claimed at a time.
 const BATCH: usize = 100;
 
-/// What the broker was given longer ago than this is taken back when the broker is away.
-const GRACE: Duration = Duration::from_secs(1);
+/// What a broker was given longer ago than this is taken back when it is away, or there is none any
+/// more.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
 
 /// Carries out what is due of one kind, as long as no broker does.
 pub(super) async fn run(shared: Arc<Shared>, kind: Arc<Kind>) {

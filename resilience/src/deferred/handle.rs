@@ -105,22 +105,25 @@ impl Deferred {
         let shared = Arc::clone(&self.shared);
         let id = hold.id();
         let telling = async move {
-            let mut delays = waits().delays();
-            loop {
-                let hold = hold.clone();
-                match shared.door.run(move |conn| hold.reinstate(conn)).await {
-                    Ok(_) => return shared.nudge(),
-                    Err(error) => {
-                        let error = error.cause();
-                        tracing::warn!(%id, error, "the ledger can't be told to make a call");
+            let told = async {
+                let mut delays = waits().delays();
+                loop {
+                    let hold = hold.clone();
+                    match shared.door.run(move |conn| hold.reinstate(conn)).await {
+                        Ok(_) => return shared.nudge(),
+                        Err(error) => {
+                            let error = error.cause();
+                            tracing::warn!(%id, error, "the ledger can't be told to make a call");
+                        }
                     }
+                    sleep(delays.next().unwrap_or_default()).await;
                 }
-                tokio::select! {
-                    () = shared.cut.cancelled() => {
-                        tracing::error!(%id, "nobody knows whether a call is forgotten");
-                        return;
-                    }
-                    () = sleep(delays.next().unwrap_or_default()) => {}
+            };
+            tokio::select! {
+                biased;
+                () = told => {}
+                () = shared.cut.cancelled() => {
+                    tracing::error!(%id, "nobody knows whether a call is forgotten");
                 }
             }
         };

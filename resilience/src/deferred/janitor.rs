@@ -8,6 +8,7 @@ use tokio::select;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::database::DatabaseError;
+use super::direct::GRACE;
 use super::ledger;
 use super::shared::{Broker, Shared};
 
@@ -16,9 +17,6 @@ const TICK: Duration = Duration::from_secs(1);
 
 /// How often it looks for what ended long ago.
 const SWEEP: Duration = Duration::from_mins(1);
-
-/// What a broker was given longer ago than this is taken back when there is none any more.
-const GRACE: Duration = Duration::from_secs(1);
 
 /// How often what the ledger holds is counted for the metrics.
 #[cfg(feature = "metrics")]

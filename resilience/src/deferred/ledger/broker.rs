@@ -59,18 +59,7 @@ pub(in crate::deferred) fn sent(
     ids: &[Uuid],
     token: Uuid,
 ) -> QueryResult<usize> {
-    if ids.is_empty() {
-        return Ok(0);
-    }
-    sql_query(
-        "UPDATE deferred SET state = 'sent', lease_until = NULL, sent_at = clock_timestamp()
-         WHERE id IN (SELECT id FROM deferred
-                      WHERE id = ANY($1) AND token = $2 AND state || '' = 'pending'
-                      ORDER BY id FOR UPDATE)",
-    )
-    .bind::<Array<SqlUuid>, _>(ids)
-    .bind::<SqlUuid, _>(token)
-    .execute(conn)
+    mark(conn, "state = 'sent', lease_until = NULL, sent_at = clock_timestamp()", ids, token)
 }
 
 /// The broker has not taken these, or nobody knows: to be published again under another token.
@@ -80,15 +69,20 @@ pub(in crate::deferred) fn not_sent(
     ids: &[Uuid],
     token: Uuid,
 ) -> QueryResult<usize> {
+    mark(conn, "token = NULL, lease_until = NULL", ids, token)
+}
+
+#[cfg(feature = "rabbitmq")]
+fn mark(conn: &mut PgConnection, set: &str, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     if ids.is_empty() {
         return Ok(0);
     }
-    sql_query(
-        "UPDATE deferred SET token = NULL, lease_until = NULL
+    sql_query(format!(
+        "UPDATE deferred SET {set}
          WHERE id IN (SELECT id FROM deferred
                       WHERE id = ANY($1) AND token = $2 AND state || '' = 'pending'
-                      ORDER BY id FOR UPDATE)",
-    )
+                      ORDER BY id FOR UPDATE)"
+    ))
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<SqlUuid, _>(token)
     .execute(conn)

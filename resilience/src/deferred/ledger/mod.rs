@@ -122,7 +122,7 @@ pub(super) fn hold(
     token: Uuid,
     lease: Duration,
 ) -> QueryResult<bool> {
-    statement(
+    insert_held(
         "INSERT INTO deferred (id, kind, payload, context, state, not_before, token, lease_until,
                                held)
          VALUES ($1, $2, $3::json, $4::json, 'running', clock_timestamp(), $5,
@@ -130,15 +130,8 @@ pub(super) fn hold(
          ON CONFLICT (id) DO UPDATE
          SET token = excluded.token, lease_until = excluded.lease_until
          WHERE deferred.state = 'running' AND deferred.held",
+        (conn, call, token, lease),
     )
-    .bind::<SqlUuid, _>(call.id)
-    .bind::<Text, _>(call.kind)
-    .bind::<Text, _>(call.payload.get())
-    .bind::<Text, _>(context(call))
-    .bind::<SqlUuid, _>(token)
-    .bind::<BigInt, _>(micros(lease))
-    .execute(conn)
-    .map(|rows| rows == 1)
 }
 
 /// Writes a call down whose first attempt its caller begins now, held as long as the lease lasts.
@@ -149,21 +142,29 @@ pub(super) fn begin(
     token: Uuid,
     lease: Duration,
 ) -> QueryResult<bool> {
-    statement(
+    insert_held(
         "INSERT INTO deferred (id, kind, payload, context, state, not_before, token, lease_until,
                                held, attempts, started_at)
          VALUES ($1, $2, $3::json, $4::json, 'running', clock_timestamp(), $5,
                  clock_timestamp() + $6 * interval '1 microsecond', true, 1, clock_timestamp())
          ON CONFLICT (id) DO NOTHING",
+        (conn, call, token, lease),
     )
-    .bind::<SqlUuid, _>(call.id)
-    .bind::<Text, _>(call.kind)
-    .bind::<Text, _>(call.payload.get())
-    .bind::<Text, _>(context(call))
-    .bind::<SqlUuid, _>(token)
-    .bind::<BigInt, _>(micros(lease))
-    .execute(conn)
-    .map(|rows| rows == 1)
+}
+
+fn insert_held(
+    text: &'static str,
+    (conn, call, token, lease): (&mut PgConnection, &Deferral, Uuid, Duration),
+) -> QueryResult<bool> {
+    statement(text)
+        .bind::<SqlUuid, _>(call.id)
+        .bind::<Text, _>(call.kind)
+        .bind::<Text, _>(call.payload.get())
+        .bind::<Text, _>(context(call))
+        .bind::<SqlUuid, _>(token)
+        .bind::<BigInt, _>(micros(lease))
+        .execute(conn)
+        .map(|rows| rows == 1)
 }
 
 /// Fails where a statement has failed since that nobody heard of: PostgreSQL would answer COMMIT with a

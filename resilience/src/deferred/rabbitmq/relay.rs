@@ -179,9 +179,10 @@ impl Lane {
                 // Nobody knows how long for: somebody else is to carry these rows out.
                 _ = blocked.wait_for(|blocked| *blocked) => return published,
                 () = sleep_until(started + CONFIRM) => {
-                    let silent = rows.iter().find(|row| !published.confirmed.contains(&row.id));
+                    let silent = rows.iter().find(|row| !published.has_answer(row.id));
                     let kind = silent.and_then(|row| self.shared.kinds.get(row.kind.as_str()));
-                    published.fault = kind.map(|kind| Fault::Queue(kind.name));
+                    let late = Fault::Because("the broker doesn't confirm in time");
+                    published.fault = Some(kind.map_or(late, |kind| Fault::Queue(kind.name)));
                     return published;
                 }
             };
@@ -240,6 +241,11 @@ impl Lane {
 }
 
 impl Published {
+    /// Whether the queue has said something: yes, or no.
+    fn has_answer(&self, id: Uuid) -> bool {
+        self.confirmed.contains(&id) || self.refused.contains(&id)
+    }
+
     /// Takes a confirm in. lapin hands a returned message to whichever confirm comes next: whose it
     /// is stands in the message itself.
     fn note(&mut self, id: Uuid, confirmation: Confirmation) {

@@ -2,6 +2,9 @@
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::process::Command;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use resilience::Clock as _;
@@ -132,6 +135,38 @@ async fn down_refuses_from_when_it_returns_and_up_is_at_the_same_port() {
     }
     assert!(ask(&mut open, b"a").await.is_err());
     assert_eq!(proxy.counts().accepted, 11);
+}
+
+/// A process that is being started holds a copy of every socket until its program runs.
+#[tokio::test]
+async fn down_refuses_also_while_processes_are_started() {
+    let (_echo, proxy) = broken().await;
+    let stop = Arc::new(AtomicBool::new(false));
+    let starters: Vec<_> = (0..2)
+        .map(|_| {
+            let stop = Arc::clone(&stop);
+            std::thread::spawn(move || {
+                let mut started = 0;
+                while !stop.load(Ordering::Relaxed) {
+                    assert!(Command::new("true").status().unwrap().success());
+                    started += 1;
+                }
+                started
+            })
+        })
+        .collect();
+    for round in 0..500 {
+        assert_eq!(ask(&mut connect(&proxy).await, b"a").await.unwrap(), b"a");
+        let mut open = connect(&proxy).await;
+        ask(&mut open, b"b").await.unwrap();
+        proxy.down().await;
+        let refused = TcpStream::connect(proxy.address()).await.map(drop).map_err(|e| e.kind());
+        assert_eq!(refused, Err(ErrorKind::ConnectionRefused), "round {round}");
+        proxy.up();
+    }
+    stop.store(true, Ordering::Relaxed);
+    let started: u32 = starters.into_iter().map(|starter| starter.join().unwrap()).sum();
+    assert!(started > 0);
 }
 
 #[tokio::test]

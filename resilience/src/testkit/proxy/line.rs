@@ -1,8 +1,9 @@
 use std::fmt;
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{Ipv4Addr, Shutdown, SocketAddr};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use futures_util::future::BoxFuture;
+use socket2::{SockRef, Socket};
 use tokio::net::{TcpListener, TcpSocket, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 
@@ -91,14 +92,45 @@ fn listen(address: SocketAddr) -> TcpListener {
     socket.listen(BACKLOG).expect("the port is ours")
 }
 
+/// Ends what a socket does when it is dropped. Closing it wouldn't do: a process that is being started
+/// holds copies of all sockets of its parent until it runs its own program, and the kernel goes on
+/// accepting connections on one of them meanwhile.
+struct Ending(Option<Socket>);
+
+impl Ending {
+    fn of(socket: SockRef<'_>) -> Self {
+        Self(Some(socket.try_clone().expect("a file descriptor")))
+    }
+
+    /// It has ended by itself, in a way of its own.
+    fn disarm(mut self) {
+        self.0 = None;
+    }
+}
+
+impl Drop for Ending {
+    fn drop(&mut self) {
+        if let Some(socket) = &self.0 {
+            // The other side may have ended it already.
+            let _ = socket.shutdown(Shutdown::Both);
+        }
+    }
+}
+
 async fn accept(listener: TcpListener, serve: Serve) {
     // Dropped with this task, and every connection with it.
     let mut connections = JoinSet::new();
+    let _ending = Ending::of(SockRef::from(&listener));
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    connections.spawn(serve(stream));
+                    let ending = Ending::of(SockRef::from(&stream));
+                    let served = serve(stream);
+                    connections.spawn(async move {
+                        served.await;
+                        ending.disarm();
+                    });
                 }
             }
             Some(_) = connections.join_next() => {}

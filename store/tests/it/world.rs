@@ -172,6 +172,15 @@ impl World {
             .sum()
     }
 
+    /// The methods of the requests to other systems that name one of these ids in their target.
+    pub(crate) fn asked_about(&self, ids: &[Uuid]) -> Vec<String> {
+        let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
+        let behind = &self.behind;
+        let seen = [&behind.warehouse, &behind.warranty, &behind.order].map(|p| p.proxy.seen());
+        let about = seen.concat().into_iter().filter(|s| ids.iter().any(|id| s.target.contains(id)));
+        about.map(|seen| seen.method).collect()
+    }
+
     pub(crate) async fn breakers(&self, client: &Client) -> Vec<(String, String)> {
         let health = client.get("/manage/health").send().await.ok();
         let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();

@@ -98,7 +98,7 @@ fn listen(address: SocketAddr) -> TcpListener {
 struct Ending(Option<Socket>);
 
 impl Ending {
-    fn of(socket: SockRef<'_>) -> Self {
+    fn of(socket: &SockRef<'_>) -> Self {
         Self(Some(socket.try_clone().expect("a file descriptor")))
     }
 
@@ -120,12 +120,12 @@ impl Drop for Ending {
 async fn accept(listener: TcpListener, serve: Serve) {
     // Dropped with this task, and every connection with it.
     let mut connections = JoinSet::new();
-    let _ending = Ending::of(SockRef::from(&listener));
+    let _ending = Ending::of(&SockRef::from(&listener));
     loop {
         tokio::select! {
             accepted = listener.accept() => {
                 if let Ok((stream, _)) = accepted {
-                    let ending = Ending::of(SockRef::from(&stream));
+                    let ending = Ending::of(&SockRef::from(&stream));
                     let served = serve(stream);
                     connections.spawn(async move {
                         served.await;

@@ -1,5 +1,7 @@
 //! The statements about what a broker is given, has, or has lost.
 
+#[cfg(feature = "rabbitmq")]
+use std::collections::HashSet;
 use std::time::Duration;
 
 use diesel::prelude::*;
@@ -76,6 +78,7 @@ pub(in crate::deferred) fn not_sent(
     mark(conn, "token = NULL, lease_until = NULL", ids, token)
 }
 
+/// Goes round rows that somebody has locked: a message is carrying them out, or their lease runs out.
 #[cfg(feature = "rabbitmq")]
 fn mark(conn: &mut PgConnection, set: &str, ids: &[Uuid], token: Uuid) -> QueryResult<usize> {
     if ids.is_empty() {
@@ -85,7 +88,7 @@ fn mark(conn: &mut PgConnection, set: &str, ids: &[Uuid], token: Uuid) -> QueryR
         "UPDATE deferred SET {set}
          WHERE id IN (SELECT id FROM deferred
                       WHERE id = ANY($1) AND token = $2 AND state || '' = 'pending'
-                      ORDER BY id FOR UPDATE)"
+                      FOR UPDATE SKIP LOCKED)"
     ))
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<SqlUuid, _>(token)
@@ -93,7 +96,8 @@ fn mark(conn: &mut PgConnection, set: &str, ids: &[Uuid], token: Uuid) -> QueryR
 }
 
 /// Takes the rows of this kind that messages name, by id and token, to carry them out. Without those
-/// whose message is stale. A message may come before its sender has marked the row.
+/// whose message is stale, and those that somebody has [locked]. A message may come before its sender
+/// has marked the row.
 #[cfg(feature = "rabbitmq")]
 pub(in crate::deferred) fn claim_sent(
     conn: &mut PgConnection,
@@ -102,24 +106,72 @@ pub(in crate::deferred) fn claim_sent(
     lease: Duration,
 ) -> QueryResult<Vec<Row>> {
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = messages.iter().copied().unzip();
-    sql_query(
+    sql_query(format!(
         "UPDATE deferred
          SET state = 'running', attempts = attempts + 1, strikes = strikes + 1,
              started_at = clock_timestamp(),
-             lease_until = clock_timestamp() + $3 * interval '1 microsecond'
-         WHERE id IN (SELECT deferred.id FROM deferred
-                      JOIN unnest($1, $2) AS message (id, token)
-                          ON deferred.id = message.id AND deferred.token = message.token
-                      WHERE kind = $4 AND state || '' IN ('pending', 'sent')
-                      ORDER BY deferred.id FOR UPDATE OF deferred)
+             lease_until = clock_timestamp() + $4 * interval '1 microsecond'
+         WHERE id IN (SELECT deferred.id {NAMED} FOR UPDATE OF deferred SKIP LOCKED)
          RETURNING id, token, payload::text AS payload, context::text AS context, attempts,
-                   strikes, not_before, started_at, last_error, alone",
-    )
+                   strikes, not_before, started_at, last_error, alone"
+    ))
     .bind::<Array<SqlUuid>, _>(ids)
     .bind::<Array<SqlUuid>, _>(tokens)
-    .bind::<BigInt, _>(micros(lease))
     .bind::<Text, _>(kind)
+    .bind::<BigInt, _>(micros(lease))
     .load(conn)
+}
+
+/// The rows of a kind that messages name and nobody has begun.
+#[cfg(feature = "rabbitmq")]
+const NAMED: &str = "FROM deferred
+    JOIN unnest($1, $2) AS message (id, token)
+        ON deferred.id = message.id AND deferred.token = message.token
+    WHERE kind = $3 AND state || '' IN ('pending', 'sent')";
+
+/// Of the messages that [have not got](claim_sent) their rows, those that aren't stale: somebody had
+/// their rows locked.
+#[cfg(feature = "rabbitmq")]
+pub(in crate::deferred) fn locked(
+    conn: &mut PgConnection,
+    kind: &str,
+    messages: &[(Uuid, Uuid)],
+) -> QueryResult<HashSet<(Uuid, Uuid)>> {
+    #[derive(QueryableByName)]
+    struct Named {
+        #[diesel(sql_type = SqlUuid)]
+        id: Uuid,
+        #[diesel(sql_type = SqlUuid)]
+        token: Uuid,
+    }
+
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = messages.iter().copied().unzip();
+    let named: Vec<Named> = sql_query(format!("SELECT deferred.id, deferred.token {NAMED}"))
+        .bind::<Array<SqlUuid>, _>(ids)
+        .bind::<Array<SqlUuid>, _>(tokens)
+        .bind::<Text, _>(kind)
+        .load(conn)?;
+    Ok(named.into_iter().map(|row| (row.id, row.token)).collect())
+}
+
+/// Takes back the rows whose messages were dropped, as somebody had them locked, to be given to the
+/// broker again. The messages of those that are locked still.
+#[cfg(feature = "rabbitmq")]
+pub(in crate::deferred) fn take_back(
+    conn: &mut PgConnection,
+    kind: &str,
+    messages: &[(Uuid, Uuid)],
+) -> QueryResult<HashSet<(Uuid, Uuid)>> {
+    let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = messages.iter().copied().unzip();
+    sql_query(format!(
+        "UPDATE deferred SET state = 'pending', token = NULL, lease_until = NULL
+         WHERE id IN (SELECT deferred.id {NAMED} FOR UPDATE OF deferred SKIP LOCKED)"
+    ))
+    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<Array<SqlUuid>, _>(tokens)
+    .bind::<Text, _>(kind)
+    .execute(conn)?;
+    locked(conn, kind, messages)
 }
 
 /// Takes back what the broker was given so long ago, to be given again: all but so many, which it

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::query_builder::SqlQuery;
 use diesel::sql_query;
 use diesel::sql_types::{
     Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
@@ -27,7 +28,7 @@ use uuid::Uuid;
 
 pub(super) use broker::recall;
 #[cfg(feature = "rabbitmq")]
-pub(super) use broker::{ToSend, claim_sent, claim_to_send, not_sent, sent};
+pub(super) use broker::{ToSend, claim_sent, claim_to_send, locked, not_sent, sent, take_back};
 pub(super) use operators::{delete_done, depths, discard, get, hasten, list, lock, resume, stage};
 
 use self::statement::statement;
@@ -237,32 +238,61 @@ pub(super) fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> Que
         .map(|rows| rows == 1)
 }
 
-/// These are carried out, by id and token. Which of them were ours still: nothing may be written for
-/// the others.
+/// This is carried out. False when somebody else has taken over: nothing may be written for it.
+pub(super) fn finish(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
+    Ok(finish_locked(conn, &[(id, token)], "")?.contains(&id))
+}
+
+/// These are carried out, by id and token. Which of them were ours still, and which nobody can say it
+/// of now, as somebody has locked them. Nothing may be written for the others.
 pub(super) fn finish_all(
     conn: &mut PgConnection,
     calls: &[(Uuid, Uuid)],
+) -> QueryResult<(HashSet<Uuid>, HashSet<Uuid>)> {
+    let finished = finish_locked(conn, calls, "SKIP LOCKED")?;
+    let locked = if finished.len() < calls.len() {
+        ids(sql_query(format!("SELECT deferred.id {MINE}")), calls, conn)?
+    } else {
+        HashSet::new()
+    };
+    Ok((finished, locked))
+}
+
+/// Of the rows that run under a token.
+const MINE: &str = "FROM deferred
+    JOIN unnest($1, $2) AS mine (id, token)
+        ON deferred.id = mine.id AND deferred.token = mine.token
+    WHERE state || '' = 'running'";
+
+fn finish_locked(
+    conn: &mut PgConnection,
+    calls: &[(Uuid, Uuid)],
+    locked: &str,
+) -> QueryResult<HashSet<Uuid>> {
+    let finish = sql_query(format!(
+        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
+                             ended_at = clock_timestamp()
+         WHERE id IN (SELECT deferred.id {MINE}
+                      ORDER BY deferred.id FOR UPDATE OF deferred {locked})
+         RETURNING id"
+    ));
+    ids(finish, calls, conn)
+}
+
+fn ids(
+    query: SqlQuery,
+    calls: &[(Uuid, Uuid)],
+    conn: &mut PgConnection,
 ) -> QueryResult<HashSet<Uuid>> {
     #[derive(QueryableByName)]
-    struct Finished {
+    struct Named {
         #[diesel(sql_type = SqlUuid)]
         id: Uuid,
     }
 
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = calls.iter().copied().unzip();
-    let finished: Vec<Finished> = sql_query(
-        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
-                             ended_at = clock_timestamp()
-         WHERE id IN (SELECT deferred.id FROM deferred
-                      JOIN unnest($1, $2) AS mine (id, token)
-                          ON deferred.id = mine.id AND deferred.token = mine.token
-                      WHERE state || '' = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
-         RETURNING id",
-    )
-    .bind::<Array<SqlUuid>, _>(ids)
-    .bind::<Array<SqlUuid>, _>(tokens)
-    .load(conn)?;
-    Ok(finished.into_iter().map(|row| row.id).collect())
+    let query = query.bind::<Array<SqlUuid>, _>(ids).bind::<Array<SqlUuid>, _>(tokens);
+    Ok(query.load::<Named>(conn)?.into_iter().map(|row| row.id).collect())
 }
 
 /// It is to be repeated, after this. What counts for nothing gives its strike back.

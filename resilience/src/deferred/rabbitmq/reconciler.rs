@@ -8,6 +8,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::line::{ANSWER, Fault, Line};
 use super::topology::{self, Names};
+use crate::deferred::kind::Kind;
 use crate::deferred::ledger;
 use crate::deferred::shared::Shared;
 
@@ -25,6 +26,9 @@ const SELDOM: u32 = 30;
 
 /// So many rows at a time.
 const LIMIT: i64 = 1000;
+
+/// So many of those whose messages were dropped.
+const DROPPED: usize = 1000;
 
 pub(super) struct Reconciler {
     pub(super) shared: Arc<Shared>,
@@ -46,7 +50,9 @@ impl Reconciler {
                 () = sleep(TICK) => {}
             }
             ticks = ticks.wrapping_add(1);
-            for kind in self.shared.names() {
+            for kind in self.shared.kinds.values() {
+                self.take_back(kind).await;
+                let kind = kind.name;
                 let waiting = topology::waiting(&channel, &self.names, kind).await?;
                 if waiting == 0 && connected.elapsed() >= EMPTY {
                     self.recall(kind, EMPTY, 0).await;
@@ -55,6 +61,29 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    /// Has rows published again whose messages were dropped because they were locked.
+    async fn take_back(&self, kind: &Kind) {
+        let dropped = {
+            let mut dropped = kind.dropped();
+            let rest = dropped.len().saturating_sub(DROPPED);
+            dropped.split_off(rest)
+        };
+        if dropped.is_empty() {
+            return;
+        }
+        let (name, messages) = (kind.name, dropped.clone());
+        let taking = self.shared.door.run(move |conn| ledger::take_back(conn, name, &messages));
+        let locked: Vec<_> = match timeout(ANSWER, taking).await {
+            Ok(Ok(locked)) => locked.into_iter().collect(),
+            Ok(Err(_)) | Err(_) => dropped.clone(),
+        };
+        if locked.len() < dropped.len() {
+            self.shared.relay.notify_one();
+        }
+        // Before those that have waited for longer.
+        kind.dropped().splice(..0, locked);
     }
 
     /// Has all rows published again that were sent so long ago, but for as many as still wait.

@@ -45,6 +45,29 @@ fn handler() -> Job {
     })
 }
 
+/// Says that it has begun, and waits until it may go on.
+fn waiting() -> (Job, Arc<Notify>, Arc<Notify>) {
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, waits) = (Arc::clone(&begun), Arc::clone(&go));
+    let handler = Job::new(move |_| {
+        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
+        async move {
+            told.notify_one();
+            waits.notified().await;
+            Ok(Value::Null)
+        }
+    });
+    (handler, begun, go)
+}
+
+/// Until the attempt has begun that this submission makes.
+async fn begins<T>(submission: &mut (impl Future<Output = T> + Unpin), begun: &Notify) {
+    tokio::select! {
+        _ = submission => panic!("too early"),
+        () = crate::soon(begun.notified()) => {}
+    }
+}
+
 #[tokio::test]
 async fn what_succeeds_at_once_is_done_at_once() {
     let ledger = Ledger::new();
@@ -123,24 +146,12 @@ async fn what_can_not_be_prepared_is_not_deferred() {
 #[tokio::test]
 async fn an_attempt_goes_on_when_whoever_submitted_it_is_gone() {
     let ledger = Ledger::new();
-    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, waits) = (Arc::clone(&begun), Arc::clone(&go));
-    let handler = Job::new(move |_| {
-        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
-        async move {
-            told.notify_one();
-            waits.notified().await;
-            Ok(Value::Null)
-        }
-    });
+    let (handler, begun, go) = waiting();
     let deferred = ledger.runtime(handler, quick()).handle();
     let call = job(&Value::Null);
     {
         let mut submitted = std::pin::pin!(submit(&deferred, &call, None));
-        tokio::select! {
-            _ = &mut submitted => panic!("too early"),
-            () = crate::soon(begun.notified()) => {}
-        }
+        begins(&mut submitted, &begun).await;
     }
     go.notify_one();
     let stage = deferred.ended(call.id(), Duration::from_secs(20)).await.unwrap();
@@ -151,24 +162,12 @@ async fn an_attempt_goes_on_when_whoever_submitted_it_is_gone() {
 #[tokio::test]
 async fn what_somebody_is_making_is_known_and_stays_theirs() {
     let ledger = Ledger::new();
-    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, waits) = (Arc::clone(&begun), Arc::clone(&go));
-    let handler = Job::new(move |_| {
-        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
-        async move {
-            told.notify_one();
-            waits.notified().await;
-            Ok(Value::Null)
-        }
-    });
+    let (handler, begun, go) = waiting();
     let one = ledger.runtime(handler, quick()).handle();
     let other = ledger.runtime(Job::new(async |_| panic!("not called")), quick()).handle();
     let call = job(&Value::Null);
     let mut first = std::pin::pin!(submit(&one, &call, None));
-    tokio::select! {
-        _ = &mut first => panic!("too early"),
-        () = crate::soon(begun.notified()) => {}
-    }
+    begins(&mut first, &begun).await;
     let before = ledger.row(call.id());
     for submitter in [&one, &other] {
         let second = crate::soon(submit(submitter, &call, None)).await;

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::slice::from_ref;
 use std::time::Duration;
 
+use diesel::result::Error as QueryError;
 use diesel::{PgConnection, QueryResult};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -103,7 +104,7 @@ pub fn defer_all(conn: &mut PgConnection, calls: &[Deferral]) -> QueryResult<usi
 ///
 /// # Errors
 ///
-/// The database's.
+/// The database's; and when there is a call of this id and of another kind, which is left alone.
 pub fn hold(
     conn: &mut PgConnection,
     call: &Deferral,
@@ -111,6 +112,12 @@ pub fn hold(
 ) -> QueryResult<Option<Hold>> {
     let token = Uuid::new_v4();
     let held = ledger::hold(conn, call, token, lease)?;
+    if !held && let Some(other) = ledger::kind_of(conn, call.id)?.filter(|kind| kind != call.kind) {
+        return Err(QueryError::QueryBuilderError(
+            format!("{} is the id of a call of the kind {other:?}, not {:?}", call.id, call.kind)
+                .into(),
+        ));
+    }
     Ok(held.then(|| Hold { call: call.clone(), token }))
 }
 

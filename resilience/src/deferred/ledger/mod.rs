@@ -116,7 +116,8 @@ pub(super) fn insert(conn: &mut PgConnection, calls: &[Deferral]) -> QueryResult
 }
 
 /// Writes a call down that the caller carries out itself, as long as the lease lasts. One of this id
-/// that is held already changes hands. False when it is in the runtime's hands, or over.
+/// and kind that is held already changes hands. False when it is in the runtime's hands, or over, or
+/// of [another kind](kind_of).
 pub(super) fn hold(
     conn: &mut PgConnection,
     call: &Deferral,
@@ -130,9 +131,23 @@ pub(super) fn hold(
                  clock_timestamp() + $6 * interval '1 microsecond', true)
          ON CONFLICT (id) DO UPDATE
          SET token = excluded.token, lease_until = excluded.lease_until
-         WHERE deferred.state = 'running' AND deferred.held",
+         WHERE deferred.state = 'running' AND deferred.held AND deferred.kind = excluded.kind",
         (conn, call, token, lease),
     )
+}
+
+/// The kind of the one with this id.
+pub(super) fn kind_of(conn: &mut PgConnection, id: Uuid) -> QueryResult<Option<String>> {
+    #[derive(QueryableByName)]
+    struct Named {
+        #[diesel(sql_type = Text)]
+        kind: String,
+    }
+
+    let row = sql_query("SELECT kind FROM deferred WHERE id = $1")
+        .bind::<SqlUuid, _>(id)
+        .get_result::<Named>(conn);
+    Ok(row.optional()?.map(|row| row.kind))
 }
 
 /// Writes a call down whose first attempt its caller begins now, held as long as the lease lasts.

@@ -8,7 +8,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::result::Error as QueryError;
 use resilience::Deadline;
 use resilience::deferred::{
-    Attempt, Deferral, Deferred, HandlerError, Stage, SubmitError, Submitted, defer_all,
+    Attempt, Deferral, Deferred, Handler, HandlerError, Stage, SubmitError, Submitted, defer_all,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -205,6 +205,32 @@ async fn a_hold_is_the_holders_until_it_is_forgotten_or_released_or_its_lease_en
     assert!(hold(&orphaned, lease).is_none(), "it has ended");
     assert_eq!(running.deferred.ended(Uuid::new_v4(), lease).await.unwrap(), None);
     running.stop().await;
+}
+
+#[test]
+fn a_hold_is_not_taken_over_by_another_kind() {
+    struct Other;
+    impl Handler for Other {
+        const KIND: &'static str = "other";
+        type Payload = Value;
+        type Output = ();
+
+        async fn run(&self, _: Attempt<Value>) -> Result<(), HandlerError> {
+            Ok(())
+        }
+    }
+
+    let ledger = Ledger::new();
+    let lease = Duration::from_mins(1);
+    let hold = |call: &Deferral| resilience::deferred::hold(&mut ledger.conn(), call, lease);
+    let call = job(&json!("fine"));
+    let other = Deferral::new::<Other>(call.id(), &json!("other")).unwrap();
+    let held = hold(&call).unwrap().unwrap();
+    let refused = hold(&other).unwrap_err().to_string();
+    let expected = format!(r#"{} is the id of a call of the kind "job", not "other""#, call.id());
+    assert_eq!(refused, expected);
+    assert!(held.forget(&mut ledger.conn()).unwrap(), "it is its holder's still");
+    assert!(hold(&other).unwrap().is_some());
 }
 
 #[tokio::test]

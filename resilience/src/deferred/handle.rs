@@ -71,7 +71,7 @@ impl Deferred {
     ///
     /// When the database can't be reached.
     pub async fn ended(&self, id: Uuid, limit: Duration) -> Result<Option<Stage>, DatabaseError> {
-        let until = Instant::now() + limit;
+        let until = Instant::now() + limit.min(ledger::LONGEST);
         // Listens before it looks, or an end in between would be missed.
         let mut ended = self.shared.ended.subscribe();
         loop {

@@ -79,10 +79,11 @@ impl Place {
 
 impl Kind {
     pub(super) fn new<H: Handler>(handler: H, settings: Settings) -> Self {
-        let gate = settings
-            .breaker
-            .clone()
-            .unwrap_or_else(|| Breaker::builder(H::KIND).probe_lease(settings.timeout * 2).build());
+        let own = || {
+            let lease = settings.timeout.saturating_mul(2);
+            Breaker::builder(H::KIND).probe_lease(lease).build()
+        };
+        let gate = settings.breaker.clone().unwrap_or_else(own);
         let name = H::KIND;
         #[cfg(feature = "rabbitmq")]
         let lease = settings.lease;

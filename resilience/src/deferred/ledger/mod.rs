@@ -89,8 +89,11 @@ struct Wait {
     micros: Option<i64>,
 }
 
+/// Longer than this is for ever: PostgreSQL and our clocks have no moments after it.
+pub(super) const LONGEST: Duration = Duration::from_hours(1000 * 365 * 24);
+
 fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(time.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }
 
 fn context(call: &Deferral) -> String {

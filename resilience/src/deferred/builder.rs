@@ -110,13 +110,14 @@ impl Builder {
         self
     }
 
-    /// How long calls that are done stay in the ledger for inspection. Those that are parked stay
-    /// for good. The default is 30 days.
+    /// How long calls that are done or discarded stay in the ledger for inspection. Those that are
+    /// parked stay until somebody looks after them. More than nothing: who asks how a call ended, or defers it again, must find it. Of
+    /// more than a thousand years none is ever over. The default is 30 days.
     pub fn retention(mut self, retention: Duration) -> Self {
-        self.times.retention = retention;
         if retention.is_zero() {
             self.error.get_or_insert_with(|| BuildError::Time("the retention".to_owned()));
         }
+        self.times.retention = retention;
         self
     }
 
@@ -214,7 +215,6 @@ mod tests {
         assert_eq!(refused(handler().app("amq.shop")), name("amq.shop"));
         assert_eq!(refused(handler().app("x".repeat(101))), name(&"x".repeat(101)));
     }
-}
     #[test]
     fn times_of_nothing_and_for_ever_are_refused_where_they_can_not_be() {
         let refused = |settings: Settings| {
@@ -237,3 +237,4 @@ mod tests {
             assert!(builder().retention(Duration::MAX).drain(drain).build().is_ok());
         }
     }
+}

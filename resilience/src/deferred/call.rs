@@ -100,7 +100,8 @@ pub fn defer_all(conn: &mut PgConnection, calls: &[Deferral]) -> QueryResult<usi
 /// out.
 ///
 /// One of this id that is held already changes hands: its former holder can do nothing with it any
-/// more. Nothing when it is in the runtime's hands, or has ended.
+/// more. One that an operator has discarded begins anew. Nothing when it is in the runtime's hands, or
+/// has ended otherwise.
 ///
 /// # Errors
 ///

@@ -65,8 +65,8 @@ async fn reconcile(shared: &Shared) -> Result<(), DatabaseError> {
     Ok(())
 }
 
-/// Deletes what was done long ago. Whether there is nothing left to delete.
+/// Deletes what was done or discarded long ago. Whether there is nothing left to delete.
 async fn sweep(shared: &Shared, retention: Duration) -> bool {
-    let deleted = shared.door.run(move |conn| ledger::delete_done(conn, retention, BATCH)).await;
-    deleted.is_ok_and(|deleted| i64::try_from(deleted).unwrap_or(i64::MAX) < BATCH)
+    let swept = shared.door.run(move |conn| ledger::delete_ended(conn, retention, BATCH)).await;
+    swept.is_ok_and(|more| !more)
 }

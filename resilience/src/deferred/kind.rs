@@ -205,6 +205,7 @@ pub(super) trait Carries: Send + Sync {
     ) -> Result<BoxFuture<'static, Result<Output, HandlerError>>, serde_json::Error>;
     fn done(&self, conn: &mut PgConnection, id: Uuid, output: &Output) -> QueryResult<()>;
     fn parked(&self, conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryResult<()>;
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()>;
     fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()>;
 }
 
@@ -249,6 +250,10 @@ impl<H: Handler> Carries for Typed<H> {
 
     fn parked(&self, conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryResult<()> {
         self.0.parked(conn, id, reason)
+    }
+
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        self.0.discarded(conn, id)
     }
 
     fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {

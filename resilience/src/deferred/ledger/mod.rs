@@ -29,7 +29,7 @@ use uuid::Uuid;
 pub(super) use broker::recall;
 #[cfg(feature = "rabbitmq")]
 pub(super) use broker::{ToSend, claim_sent, claim_to_send, locked, not_sent, sent, take_back};
-pub(super) use operators::{delete_done, depths, discard, get, hasten, list, lock, resume, stage};
+pub(super) use operators::{delete_ended, depths, discard, get, hasten, list, lock, resume, stage};
 
 use self::statement::statement;
 use super::call::Deferral;
@@ -119,7 +119,7 @@ pub(super) fn insert(conn: &mut PgConnection, calls: &[Deferral]) -> QueryResult
 }
 
 /// Writes a call down that the caller carries out itself, as long as the lease lasts. One of this id
-/// and kind that is held already changes hands. False when it is in the runtime's hands, or over, or
+/// and kind that is held already changes hands; one that was discarded begins anew. False when it is in the runtime's hands, or over, or
 /// of [another kind](kind_of).
 pub(super) fn hold(
     conn: &mut PgConnection,
@@ -133,8 +133,12 @@ pub(super) fn hold(
          VALUES ($1, $2, $3::json, $4::json, 'running', clock_timestamp(), $5,
                  clock_timestamp() + $6 * interval '1 microsecond', true)
          ON CONFLICT (id) DO UPDATE
-         SET token = excluded.token, lease_until = excluded.lease_until
-         WHERE deferred.state = 'running' AND deferred.held AND deferred.kind = excluded.kind",
+         SET token = excluded.token, lease_until = excluded.lease_until, state = 'running', held = true,
+             strikes = CASE WHEN deferred.held THEN deferred.strikes ELSE 0 END,
+             alone = deferred.alone AND deferred.held, ended_at = NULL, discarded_at = NULL
+         WHERE deferred.kind = excluded.kind
+           AND (deferred.state = 'running' AND deferred.held
+                OR deferred.state = 'parked' AND deferred.discarded_at IS NOT NULL)",
         (conn, call, token, lease),
     )
 }

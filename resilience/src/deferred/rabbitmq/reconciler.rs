@@ -3,11 +3,14 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use lapin::Channel;
+use lapin::options::{BasicGetOptions, BasicNackOptions};
 use tokio::time::{Instant, sleep, timeout};
 use tokio_util::sync::CancellationToken;
 
-use super::line::{ANSWER, Fault, Line};
+use super::line::{ANSWER, Fault, Line, within};
 use super::topology::{self, Names};
+use crate::deferred::builder::PARKED;
 use crate::deferred::kind::Kind;
 use crate::deferred::ledger;
 use crate::deferred::shared::Shared;
@@ -21,7 +24,7 @@ const EMPTY: Duration = Duration::from_secs(5);
 /// Of the rows that were sent so long ago, those that the queue can't have are lost.
 const LONG: Duration = Duration::from_mins(5);
 
-/// Every so many ticks is looked for those.
+/// Every so many ticks is looked for those, and at the parked queue.
 const SELDOM: u32 = 30;
 
 /// So many rows at a time.
@@ -45,6 +48,9 @@ impl Reconciler {
         let mut ticks = 0_u32;
         let connected = Instant::now();
         loop {
+            if ticks.is_multiple_of(SELDOM) {
+                self.look_at_parked(&channel).await?;
+            }
             tokio::select! {
                 () = self.ending.cancelled() => return Ok(()),
                 () = sleep(TICK) => {}
@@ -61,6 +67,22 @@ impl Reconciler {
                 }
             }
         }
+    }
+
+    /// Nobody consumes from the parked queue, so that nobody else would see that it is broken, and what
+    /// can't be read be lost. One in which messages wait isn't.
+    async fn look_at_parked(&self, channel: &Channel) -> Result<(), Fault> {
+        if topology::waiting(channel, &self.names, PARKED).await? > 0 {
+            return Ok(());
+        }
+        let getting = channel.basic_get(self.names.parked(), BasicGetOptions::default());
+        let got = timeout(ANSWER, getting).await.map_err(|_| Fault::Queue(PARKED))??;
+        if let Some(got) = got {
+            // It has just come.
+            let options = BasicNackOptions { requeue: true, ..BasicNackOptions::default() };
+            within(ANSWER, got.delivery.nack(options)).await?;
+        }
+        Ok(())
     }
 
     /// Has rows published again whose messages were dropped because they were locked.

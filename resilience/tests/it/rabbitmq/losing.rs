@@ -13,7 +13,7 @@ use resilience::deferred::{Broker, Deferral, defer};
 use tokio::task::block_in_place;
 use uuid::Uuid;
 
-use super::rig::{OTHER, Others, Rig, WORK, Works, settings, until};
+use super::rig::{OTHER, Others, PARKED, Rig, WORK, Works, put, settings, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_that_finds_no_queue_is_not_taken_for_sent_and_arrives_later() {
@@ -177,6 +177,27 @@ async fn a_queue_whose_process_is_gone_is_declared_anew() {
     running.deferred.breaker::<Works>().reset();
     rig.all_done(80).await;
     assert_eq!(rig.outside.all_runs(), 80);
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_parked_queue_whose_process_is_gone_is_declared_anew() {
+    let rig = Rig::new();
+    rig.start().await.stop().await;
+    block_in_place(|| rig.broker.break_queue(rig.vhost.name(), PARKED));
+    let running = rig.launch(settings("work"));
+    let (_connection, channel) = rig.channel().await;
+    let arrives = async {
+        while rig.queue(PARKED).is_none_or(|queue| queue.ready == 0) {
+            put(&channel, WORK, b"garbage").await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_mins(1), arrives).await;
+    in_time.expect("what can't be read arrives where it can be looked at");
+    running.broker(Broker::Work).await;
+    rig.defer(40);
+    rig.all_done(40).await;
     running.stop().await;
 }
 

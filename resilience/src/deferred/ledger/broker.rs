@@ -202,7 +202,8 @@ pub(in crate::deferred) fn recall(
     .execute(conn)
 }
 
-#[cfg(all(test, feature = "rabbitmq"))]
+#[cfg(test)]
+#[cfg(feature = "rabbitmq")]
 mod tests {
     use backing::postgres::testing::TestDatabase;
     use diesel::connection::SimpleConnection as _;
@@ -238,7 +239,7 @@ mod tests {
     fn a_kind_with_a_backlog_leaves_the_others_their_share_of_what_is_published() {
         let (_database, mut conn) = backlog(1000, true);
         for few in [10, 0] {
-            let lease = Duration::from_secs(60);
+            let lease = Duration::from_mins(1);
             let rows = claim_to_send(&mut conn, KINDS, 100, Uuid::new_v4(), lease).unwrap();
             let count = |kind: &str| rows.iter().filter(|row| row.kind == kind).count();
             assert_eq!((count("many"), count("few")), (100, few));

@@ -161,12 +161,17 @@ async fn place(app: &App, cx: &Context, uid: Uuid, purchase: &Purchase) -> Resul
 
 /// A new attempt, after the earlier one is undone; waits for that within the user's time.
 async fn renew(app: &App, caller: &Caller, attempt: &mut Attempt) -> Result<()> {
-    if ended(app, caller, attempt.id()).await? == Some(Stage::Done) {
-        return attempt.renew().await;
+    match ended(app, caller, attempt.id()).await? {
+        Some(Stage::Done) => return attempt.renew().await,
+        // It is an operator's now, who may have said already what becomes of the key.
+        Some(Stage::Parked) => {}
+        _ => {
+            let left = attempt.clone();
+            let noted =
+                move |conn: &mut PgConnection| Ok(left.leave_undoing(conn, order_api::NAME)?);
+            app.db.run(noted).await?;
+        }
     }
-    let left = attempt.clone();
-    let noted = move |conn: &mut PgConnection| Ok(left.leave_undoing(conn, order_api::NAME)?);
-    app.db.run(noted).await?;
     let message = "an earlier attempt is still being rolled back; repeat the request later";
     Err(Failure::unavailable(code::ROLLBACK_PENDING, message).with_dependency(order_api::NAME))
 }

@@ -83,6 +83,10 @@ pub struct Site {
     pub deferred: Option<Runtime>,
 }
 
+/// The part of a shutdown's time, one in so many, that is kept for giving back the deferred calls that
+/// hang.
+const LAST_WORDS: u32 = 4;
+
 /// Serves until `shutdown` resolves, then lets running requests and rollbacks finish.
 ///
 /// # Errors
@@ -115,7 +119,10 @@ pub async fn serve(
     prepare(&config, site.migrations, &db, &lifecycle);
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
-    let deferring = site.deferred.map(|runtime| defer(runtime, &lifecycle, stop.clone()));
+    let deferring = site.deferred.map(|runtime| {
+        let handle = runtime.handle();
+        (defer(runtime, &lifecycle, stop.clone()), handle)
+    });
     tracing::info!(service = config.name, address = %listener.local_addr()?, "listening");
     let listener = listener.tap_io(|connection| {
         if let Err(error) = connection.set_nodelay(true) {
@@ -135,16 +142,25 @@ pub async fn serve(
     tracing::info!(service = config.name, "ending: no new requests");
     lifecycle.drain();
     let limit = Instant::now() + config.shutdown_timeout;
-    let finish = async {
+    let requests = async {
         let complete = lifecycle.finished(config.shutdown_timeout).await;
         // Not before: a request that was running may have waited for a deferred call.
         stop.cancel();
-        match deferring {
-            Some(task) => tokio::time::timeout_at(limit, task).await.is_ok() && complete,
-            None => complete,
-        }
+        complete
     };
-    let (complete, ()) = tokio::join!(finish, tokio::time::sleep(GRACE));
+    let calls = async {
+        let Some((mut task, handle)) = deferring else { return true };
+        let last = limit - config.shutdown_timeout / LAST_WORDS;
+        if tokio::time::timeout_at(last, &mut task).await.is_ok() {
+            return true;
+        }
+        // What hangs is given back while there is time to write that down, whoever waits for it.
+        stop.cancel();
+        handle.cut_off();
+        tokio::time::timeout_at(limit, task).await.is_ok()
+    };
+    let (requests, calls, ()) = tokio::join!(requests, calls, tokio::time::sleep(GRACE));
+    let complete = requests && calls;
     if !complete {
         tracing::error!(
             service = config.name,

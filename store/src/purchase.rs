@@ -12,7 +12,8 @@
 //! | lost, or not known | 503 `rolled_back` or `rollback_pending` | undone by the id, until it is |
 //!
 //! Under an `Idempotency-Key` the id is kept with the key before the call. Whoever takes over after a
-//! crash goes on with the same id, unless its undo has begun: then that is finished first.
+//! crash goes on with the same id, unless its undo has begun: then that is finished first. Where an
+//! operator has discarded the undo, the key goes on with the same id as well.
 
 use std::time::Duration;
 
@@ -78,6 +79,12 @@ impl Handler for UndoPurchase {
 
     fn done(&self, conn: &mut PgConnection, id: Uuid, (): &()) -> QueryResult<()> {
         idempotency::give_back(conn, id)
+    }
+
+    /// What is left of the purchase stays, by an operator's word. Whoever repeats it is told what Order
+    /// knows of it: it is there, or is made, once.
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        idempotency::leave_as_it_is(conn, id)
     }
 }
 
@@ -154,12 +161,17 @@ async fn place(app: &App, cx: &Context, uid: Uuid, purchase: &Purchase) -> Resul
 
 /// A new attempt, after the earlier one is undone; waits for that within the user's time.
 async fn renew(app: &App, caller: &Caller, attempt: &mut Attempt) -> Result<()> {
-    if ended(app, caller, attempt.id()).await? == Some(Stage::Done) {
-        return attempt.renew().await;
+    match ended(app, caller, attempt.id()).await? {
+        Some(Stage::Done) => return attempt.renew().await,
+        // It is an operator's now, who may have said already what becomes of the key.
+        Some(Stage::Parked) => {}
+        _ => {
+            let left = attempt.clone();
+            let noted =
+                move |conn: &mut PgConnection| Ok(left.leave_undoing(conn, order_api::NAME)?);
+            app.db.run(noted).await?;
+        }
     }
-    let left = attempt.clone();
-    let noted = move |conn: &mut PgConnection| Ok(left.leave_undoing(conn, order_api::NAME)?);
-    app.db.run(noted).await?;
     let message = "an earlier attempt is still being rolled back; repeat the request later";
     Err(Failure::unavailable(code::ROLLBACK_PENDING, message).with_dependency(order_api::NAME))
 }

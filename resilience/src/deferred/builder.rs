@@ -44,6 +44,8 @@ pub enum BuildError {
     Twice(&'static str),
     /// A kind with this name would share the queue of what can't be read.
     Reserved(&'static str),
+    /// A time that is nothing, or for ever: of a kind, or the retention.
+    Time(String),
     /// The broker's address isn't one. It is not repeated: it holds a password.
     Address(String),
 }
@@ -58,6 +60,9 @@ impl fmt::Display for BuildError {
             ),
             Self::Twice(kind) => write!(f, "there are two handlers for the kind {kind:?}"),
             Self::Reserved(kind) => write!(f, "no kind can have the name {kind:?}"),
+            Self::Time(what) => {
+                write!(f, "{what} must be more than nothing, and at most a thousand years")
+            }
             Self::Address(why) => write!(f, "the broker's address can't be used: {why}"),
         }
     }
@@ -88,6 +93,10 @@ impl Builder {
 
     /// Carries out the calls of this handler's kind.
     pub fn handler<H: Handler>(mut self, handler: H, settings: Settings) -> Self {
+        if let Some(time) = settings.impossible() {
+            let what = format!("the {time} of the kind {:?}", H::KIND);
+            self.error.get_or_insert(BuildError::Time(what));
+        }
         let kind = Arc::new(Kind::new(handler, settings));
         if !is_name(H::KIND) {
             self.error.get_or_insert_with(|| BuildError::Name(H::KIND.to_owned()));
@@ -101,9 +110,13 @@ impl Builder {
         self
     }
 
-    /// How long calls that are done stay in the ledger for inspection. Those that are parked stay
-    /// for good. The default is 30 days.
+    /// How long calls that are done or discarded stay in the ledger for inspection. Those that are
+    /// parked stay until somebody looks after them. More than nothing: who asks how a call ended, or defers it again, must find it. Of
+    /// more than a thousand years none is ever over. The default is 30 days.
     pub fn retention(mut self, retention: Duration) -> Self {
+        if retention.is_zero() {
+            self.error.get_or_insert_with(|| BuildError::Time("the retention".to_owned()));
+        }
         self.times.retention = retention;
         self
     }
@@ -132,7 +145,7 @@ impl Builder {
     ///
     /// # Errors
     ///
-    /// When a name or the broker's address can't be used.
+    /// When a name, a time or the broker's address can't be used.
     pub fn build(self) -> Result<Runtime, BuildError> {
         if let Some(error) = self.error {
             return Err(error);
@@ -201,5 +214,27 @@ mod tests {
         // The broker would refuse it, for good and in its log alone.
         assert_eq!(refused(handler().app("amq.shop")), name("amq.shop"));
         assert_eq!(refused(handler().app("x".repeat(101))), name(&"x".repeat(101)));
+    }
+    #[test]
+    fn times_of_nothing_and_for_ever_are_refused_where_they_can_not_be() {
+        let refused = |settings: Settings| {
+            let built = builder().handler(Named::<0>, settings).build();
+            built.err().map(|error| error.to_string())
+        };
+        let must = "must be more than nothing, and at most a thousand years";
+        for (settings, what) in [
+            (Settings::new().timeout(Duration::ZERO), "timeout"),
+            (Settings::new().timeout(Duration::MAX), "timeout"),
+            (Settings::new().lease(Duration::MAX), "lease"),
+        ] {
+            assert_eq!(refused(settings), Some(format!("the {what} of the kind \"mail\" {must}")));
+        }
+        let none = builder().retention(Duration::ZERO).build().unwrap_err();
+        assert_eq!(none.to_string(), format!("the retention {must}"));
+        // Nothing at all, and as long as anybody asks for.
+        assert_eq!(refused(Settings::new().longest_retry_after(Duration::MAX)), None);
+        for drain in [Duration::ZERO, Duration::MAX] {
+            assert!(builder().retention(Duration::MAX).drain(drain).build().is_ok());
+        }
     }
 }

@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::slice::from_ref;
 use std::time::Duration;
 
+use diesel::result::Error as QueryError;
 use diesel::{PgConnection, QueryResult};
 use serde_json::value::RawValue;
 use uuid::Uuid;
@@ -99,11 +100,12 @@ pub fn defer_all(conn: &mut PgConnection, calls: &[Deferral]) -> QueryResult<usi
 /// out.
 ///
 /// One of this id that is held already changes hands: its former holder can do nothing with it any
-/// more. Nothing when it is in the runtime's hands, or has ended.
+/// more. One that an operator has discarded begins anew. Nothing when it is in the runtime's hands, or
+/// has ended otherwise.
 ///
 /// # Errors
 ///
-/// The database's.
+/// The database's; and when there is a call of this id and of another kind, which is left alone.
 pub fn hold(
     conn: &mut PgConnection,
     call: &Deferral,
@@ -111,6 +113,12 @@ pub fn hold(
 ) -> QueryResult<Option<Hold>> {
     let token = Uuid::new_v4();
     let held = ledger::hold(conn, call, token, lease)?;
+    if !held && let Some(other) = ledger::kind_of(conn, call.id)?.filter(|kind| kind != call.kind) {
+        return Err(QueryError::QueryBuilderError(
+            format!("{} is the id of a call of the kind {other:?}, not {:?}", call.id, call.kind)
+                .into(),
+        ));
+    }
     Ok(held.then(|| Hold { call: call.clone(), token }))
 }
 

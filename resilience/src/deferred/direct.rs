@@ -20,7 +20,7 @@ const BATCH: usize = 100;
 
 /// What a broker was given longer ago than this is taken back when it is away, or there is none any
 /// more.
-pub(super) const GRACE: Duration = Duration::from_secs(1);
+const GRACE: Duration = Duration::from_secs(1);
 
 /// Carries out what is due of one kind, as long as no broker does.
 pub(super) async fn run(shared: Arc<Shared>, kind: Arc<Kind>) {
@@ -82,12 +82,12 @@ async fn claim(
 ) -> Result<Option<Duration>, DatabaseError> {
     let (name, lease) = (kind.name, kind.settings.lease);
     let limit = places.len();
-    // Away it may be for this process alone. The others would publish again what is taken back, so
-    // no more of it is than there are places for.
-    let broker_is_away = shared.broker() == Broker::Down;
+    // Away it may be for this process alone, which may also have been given none. The others would
+    // publish again what is taken back, so no more of it is than there are places for.
+    let no_broker = shared.broker() != Broker::Work;
     let claimed = shared.door.run(move |conn| {
         let count = i64::try_from(limit).unwrap_or(i64::MAX);
-        if broker_is_away {
+        if no_broker {
             ledger::recall(conn, name, GRACE, 0, count)?;
         }
         let rows = ledger::claim_due(conn, name, count, Uuid::new_v4(), lease)?;

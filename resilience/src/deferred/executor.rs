@@ -313,7 +313,9 @@ impl Run<'_> {
             let made = Finished { id, token, output: Arc::clone(output) };
             let together = self.kind.ends.ask(&self.shared.door, made);
             match timeout_at(ends, together).await {
-                Ok(Some(mine)) if mine || !unknown => return Ok(mine),
+                Ok(Some(Some(mine))) if mine || !unknown => return Ok(mine),
+                // Locked: only this call waits for whoever has it.
+                Ok(Some(None)) => {}
                 _ => unknown = true,
             }
         }
@@ -322,7 +324,7 @@ impl Run<'_> {
         let plan = plan.clone();
         let work = move |conn: &mut PgConnection| {
             let mine = match &plan {
-                Plan::Done(_) => !ledger::finish_all(conn, &[(id, token)])?.is_empty(),
+                Plan::Done(_) => ledger::finish(conn, id, token)?,
                 Plan::Refused(..) => ledger::forget(conn, id, token)?,
                 Plan::Park(reason) => ledger::park(conn, id, token, reason)?,
                 Plan::Postpone { error, delay, counts } => {

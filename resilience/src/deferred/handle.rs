@@ -53,6 +53,13 @@ impl Deferred {
         &self.kind::<H>().gate
     }
 
+    /// Gives back at once what runs, to be made again later. For a shutdown that has no more time:
+    /// [`Runtime::run`](super::Runtime::run), which was told to stop before, returns when the ledger
+    /// knows. Nothing can be carried out in this process any more.
+    pub fn cut_off(&self) {
+        self.shared.cut_off();
+    }
+
     /// Who carries the calls now.
     pub fn broker(&self) -> Broker {
         self.shared.broker()
@@ -71,7 +78,7 @@ impl Deferred {
     ///
     /// When the database can't be reached.
     pub async fn ended(&self, id: Uuid, limit: Duration) -> Result<Option<Stage>, DatabaseError> {
-        let until = Instant::now() + limit;
+        let until = Instant::now() + limit.min(ledger::LONGEST);
         // Listens before it looks, or an end in between would be missed.
         let mut ended = self.shared.ended.subscribe();
         loop {

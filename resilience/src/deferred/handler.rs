@@ -57,6 +57,18 @@ pub trait Handler: Send + Sync + 'static {
         Ok(())
     }
 
+    /// An operator has discarded the call: nobody will make it, unless it is
+    /// [resumed](Self::resumed). What was to follow from its end follows from nothing else any more.
+    /// Of a call that was not parked yet, after [`parked`](Self::parked), in the same transaction.
+    ///
+    /// # Errors
+    ///
+    /// The database's.
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        let _ = (conn, id);
+        Ok(())
+    }
+
     /// An operator has what was parked tried again: takes back what [`parked`](Self::parked) wrote,
     /// in the same transaction.
     ///

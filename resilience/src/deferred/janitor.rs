@@ -1,5 +1,4 @@
-//! What somebody has to look after: leases that ran out, what a lost broker was given, what ended
-//! long ago.
+//! What somebody has to look after: leases that ran out, and what ended long ago.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,9 +7,8 @@ use tokio::select;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::database::DatabaseError;
-use super::direct::GRACE;
 use super::ledger;
-use super::shared::{Broker, Shared};
+use super::shared::Shared;
 
 /// How often it looks for leases that ran out.
 const TICK: Duration = Duration::from_secs(1);
@@ -58,14 +56,7 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Duration) {
 
 /// Takes back what nobody is at any more.
 async fn reconcile(shared: &Shared) -> Result<(), DatabaseError> {
-    let names = if shared.broker() == Broker::Absent { shared.names() } else { Vec::new() };
-    let taken = shared.door.run(move |conn| {
-        let mut taken = ledger::reclaim(conn, BATCH)?;
-        for name in names {
-            taken += ledger::recall(conn, name, GRACE, 0, BATCH)?;
-        }
-        Ok(taken)
-    });
+    let taken = shared.door.run(move |conn| ledger::reclaim(conn, BATCH));
     let taken = taken.await?;
     if taken > 0 {
         tracing::warn!(taken, "deferred calls were taken back from whoever had them");
@@ -74,8 +65,8 @@ async fn reconcile(shared: &Shared) -> Result<(), DatabaseError> {
     Ok(())
 }
 
-/// Deletes what was done long ago. Whether there is nothing left to delete.
+/// Deletes what was done or discarded long ago. Whether there is nothing left to delete.
 async fn sweep(shared: &Shared, retention: Duration) -> bool {
-    let deleted = shared.door.run(move |conn| ledger::delete_done(conn, retention, BATCH)).await;
-    deleted.is_ok_and(|deleted| i64::try_from(deleted).unwrap_or(i64::MAX) < BATCH)
+    let swept = shared.door.run(move |conn| ledger::delete_ended(conn, retention, BATCH)).await;
+    swept.is_ok_and(|more| !more)
 }

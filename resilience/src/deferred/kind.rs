@@ -1,8 +1,12 @@
 //! A kind of calls in this process: its handler, its gate and its places.
 
 use std::any::Any;
+#[cfg(feature = "rabbitmq")]
+use std::collections::{HashMap, HashSet};
 use std::fmt;
 use std::sync::Arc;
+#[cfg(feature = "rabbitmq")]
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use diesel::{Connection as _, PgConnection, QueryResult};
 use futures_util::FutureExt as _;
@@ -29,11 +33,26 @@ pub(super) struct Kind {
     /// Told when there may be something to do: a row was deferred, the gate may have opened.
     pub(super) wake: Notify,
     pub(super) handler: Arc<dyn Carries>,
-    /// Of messages, by id and token. Nothing for one that is stale.
+    /// Of messages, by id and token.
     #[cfg(feature = "rabbitmq")]
-    pub(super) claims: Arc<Combiner<(Uuid, Uuid), Option<Row>>>,
-    /// Of calls that were made. False when somebody else has taken over.
-    pub(super) ends: Arc<Combiner<Finished, bool>>,
+    pub(super) claims: Arc<Combiner<(Uuid, Uuid), Claim>>,
+    /// Messages that were dropped because of a locked row: it is to be taken back when it can be.
+    #[cfg(feature = "rabbitmq")]
+    dropped: Mutex<Vec<(Uuid, Uuid)>>,
+    /// Of calls that were made. False when somebody else has taken over; nothing when somebody has
+    /// locked the row: ask by yourself then.
+    pub(super) ends: Arc<Combiner<Finished, Option<bool>>>,
+}
+
+/// What a message was good for.
+#[cfg(feature = "rabbitmq")]
+pub(super) enum Claim {
+    /// Its row is to be carried out.
+    Row(Box<Row>),
+    /// Somebody else has locked the row, whatever for.
+    Locked,
+    /// None: somebody else has taken over, or it is over.
+    Stale,
 }
 
 /// A call that was made.
@@ -60,10 +79,11 @@ impl Place {
 
 impl Kind {
     pub(super) fn new<H: Handler>(handler: H, settings: Settings) -> Self {
-        let gate = settings
-            .breaker
-            .clone()
-            .unwrap_or_else(|| Breaker::builder(H::KIND).probe_lease(settings.timeout * 2).build());
+        let own = || {
+            let lease = settings.timeout.saturating_mul(2);
+            Breaker::builder(H::KIND).probe_lease(lease).build()
+        };
+        let gate = settings.breaker.clone().unwrap_or_else(own);
         let name = H::KIND;
         #[cfg(feature = "rabbitmq")]
         let lease = settings.lease;
@@ -78,6 +98,8 @@ impl Kind {
             handler,
             #[cfg(feature = "rabbitmq")]
             claims: Combiner::new(move |conn, messages| claim(conn, name, messages, lease)),
+            #[cfg(feature = "rabbitmq")]
+            dropped: Mutex::default(),
             ends: Combiner::new(move |conn, made| {
                 conn.transaction(|conn| end(conn, &*ending, made))
             }),
@@ -111,6 +133,12 @@ impl Kind {
         Ok(places)
     }
 
+    /// Locked for no longer than it takes to look.
+    #[cfg(feature = "rabbitmq")]
+    pub(super) fn dropped(&self) -> MutexGuard<'_, Vec<(Uuid, Uuid)>> {
+        self.dropped.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     pub(super) fn wake(&self) {
         self.wake.notify_one();
     }
@@ -129,23 +157,35 @@ fn claim(
     kind: &str,
     messages: &[(Uuid, Uuid)],
     lease: std::time::Duration,
-) -> QueryResult<Vec<Option<Row>>> {
+) -> QueryResult<Vec<Claim>> {
     let rows = ledger::claim_sent(conn, kind, messages, lease)?;
-    let mut rows: std::collections::HashMap<_, _> =
-        rows.into_iter().map(|row| ((row.id, row.token), row)).collect();
-    Ok(messages.iter().map(|message| rows.remove(message)).collect())
+    let mut rows: HashMap<_, _> = rows.into_iter().map(|row| ((row.id, row.token), row)).collect();
+    let locked = if rows.len() < messages.len() {
+        ledger::locked(conn, kind, messages)?
+    } else {
+        HashSet::new()
+    };
+    let claim = |message: &(Uuid, Uuid)| match rows.remove(message) {
+        Some(row) => Claim::Row(Box::new(row)),
+        None if locked.contains(message) => Claim::Locked,
+        None => Claim::Stale,
+    };
+    Ok(messages.iter().map(claim).collect())
 }
 
 fn end(
     conn: &mut PgConnection,
     handler: &dyn Carries,
     made: &[Finished],
-) -> QueryResult<Vec<bool>> {
+) -> QueryResult<Vec<Option<bool>>> {
     let calls: Vec<_> = made.iter().map(|made| (made.id, made.token)).collect();
-    let finished = ledger::finish_all(conn, &calls)?;
+    let (finished, locked) = ledger::finish_all(conn, &calls)?;
     let end = |made: &Finished| {
-        let mine = finished.contains(&made.id);
-        if mine { handler.done(conn, made.id, &made.output).map(|()| true) } else { Ok(false) }
+        if finished.contains(&made.id) {
+            handler.done(conn, made.id, &made.output).map(|()| Some(true))
+        } else {
+            Ok((!locked.contains(&made.id)).then_some(false))
+        }
     };
     let ended = made.iter().map(end).collect::<QueryResult<_>>()?;
     ledger::unbroken(conn)?;
@@ -165,6 +205,7 @@ pub(super) trait Carries: Send + Sync {
     ) -> Result<BoxFuture<'static, Result<Output, HandlerError>>, serde_json::Error>;
     fn done(&self, conn: &mut PgConnection, id: Uuid, output: &Output) -> QueryResult<()>;
     fn parked(&self, conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryResult<()>;
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()>;
     fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()>;
 }
 
@@ -209,6 +250,10 @@ impl<H: Handler> Carries for Typed<H> {
 
     fn parked(&self, conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryResult<()> {
         self.0.parked(conn, id, reason)
+    }
+
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        self.0.discarded(conn, id)
     }
 
     fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {

@@ -161,8 +161,6 @@ pub enum OperatorError {
     Unknown,
     /// Not with a call that is there.
     Stage(Stage),
-    /// There is no handler of its kind in this process.
-    NoHandler(String),
     /// The database can't be reached, or refused.
     Database(DatabaseError),
 }
@@ -173,7 +171,6 @@ impl fmt::Display for OperatorError {
             Self::Unknown => f.write_str("there is no such call"),
             Self::Stage(Stage::Running) => f.write_str("the call is being made at this moment"),
             Self::Stage(stage) => write!(f, "the call is {stage}"),
-            Self::NoHandler(kind) => write!(f, "there is no handler of the kind {kind:?} here"),
             Self::Database(error) => error.fmt(f),
         }
     }
@@ -183,7 +180,7 @@ impl Error for OperatorError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
         match self {
             Self::Database(error) => error.source(),
-            Self::Unknown | Self::Stage(_) | Self::NoHandler(_) => None,
+            Self::Unknown | Self::Stage(_) => None,
         }
     }
 }
@@ -194,12 +191,12 @@ impl Error for OperatorError {
 pub struct Snapshot {
     /// Who carries them.
     pub broker: Broker,
-    /// Each kind that there is a handler for, or a call in the ledger that is not done.
+    /// Each kind that there is a handler for, or a call in the ledger that is not done or discarded.
     pub kinds: Vec<KindSnapshot>,
 }
 
-/// The deferred calls of a kind at one moment. Those that are done aren't counted: it would take
-/// too long.
+/// The deferred calls of a kind at one moment. Those that are done aren't counted, as it would take
+/// too long, nor those that are discarded.
 #[derive(Clone, Debug, Default, serde::Serialize)]
 #[non_exhaustive]
 pub struct KindSnapshot {
@@ -211,7 +208,7 @@ pub struct KindSnapshot {
     pub sent: u64,
     /// Calls that are being made.
     pub running: u64,
-    /// Calls that were given up, discarded ones too.
+    /// Calls that were given up, and that nobody has discarded.
     pub parked: u64,
     /// Since when the oldest call that has not ended is written down.
     pub oldest: Option<Duration>,
@@ -240,16 +237,19 @@ impl Deferred {
     }
 
     /// Has a parked call repeated from the beginning, in one transaction with
-    /// [`Handler::resumed`](super::Handler::resumed); one that is pending is due at once.
+    /// [`Handler::resumed`](super::Handler::resumed); one that is pending is due at once. Where this
+    /// process has no handler of its kind, there is no hook, and it waits for a process that has one.
     ///
     /// # Errors
     ///
-    /// When it is elsewhere, has no handler here, or the database can't be reached.
+    /// When it is elsewhere, or the database can't be reached.
     pub async fn retry(&self, id: Uuid) -> Result<(), OperatorError> {
         self.operate(id, |conn, entry, handler| match entry.stage {
             Stage::Parked => {
                 ledger::resume(conn, entry.id)?;
-                handler.resumed(conn, entry.id)?;
+                if let Some(handler) = handler {
+                    handler.resumed(conn, entry.id)?;
+                }
                 ledger::unbroken(conn).map(|()| true)
             }
             Stage::Pending => ledger::hasten(conn, entry.id).map(|()| true),
@@ -261,21 +261,31 @@ impl Deferred {
         Ok(())
     }
 
-    /// Marks a parked call as one that nobody needs to look after any more. One that isn't begun is
-    /// parked, in one transaction with [`Handler::parked`](super::Handler::parked), and marked.
+    /// Marks a parked call as one that nobody needs to look after any more, in one transaction with
+    /// [`Handler::discarded`](super::Handler::discarded). One that isn't begun is parked before, with
+    /// [`Handler::parked`](super::Handler::parked). It is kept as long as one that is done. Where
+    /// this process has no handler of its kind, there are no hooks: what they would have written is
+    /// left to the operator.
     ///
     /// # Errors
     ///
-    /// When it is being made or done, has no handler here, or the database can't be reached.
+    /// When it is being made or done, or the database can't be reached.
     pub async fn discard(&self, id: Uuid) -> Result<(), OperatorError> {
-        self.operate(id, |conn, entry, handler| match entry.stage {
-            Stage::Parked => ledger::discard(conn, entry.id, None).map(|()| true),
-            Stage::Pending | Stage::Sent => {
-                ledger::discard(conn, entry.id, Some(DISCARDED))?;
-                handler.parked(conn, entry.id, DISCARDED)?;
-                ledger::unbroken(conn).map(|()| true)
+        self.operate(id, |conn, entry, handler| {
+            let reason = match entry.stage {
+                Stage::Parked if entry.discarded_at.is_some() => return Ok(true),
+                Stage::Parked => None,
+                Stage::Pending | Stage::Sent => Some(DISCARDED),
+                Stage::Running | Stage::Done => return Ok(false),
+            };
+            ledger::discard(conn, entry.id, reason)?;
+            if let Some(handler) = handler {
+                if let Some(reason) = reason {
+                    handler.parked(conn, entry.id, reason)?;
+                }
+                handler.discarded(conn, entry.id)?;
             }
-            Stage::Running | Stage::Done => Ok(false),
+            ledger::unbroken(conn).map(|()| true)
         })
         .await?;
         tracing::info!(%id, "a deferred call is discarded by an operator");
@@ -292,14 +302,14 @@ impl Deferred {
         self.shared.snapshot().await
     }
 
-    /// Does something with a call while nobody else can.
+    /// Does something with a call while nobody else can, and with its handler, where there is one.
     async fn operate(
         &self,
         id: Uuid,
         work: impl FnOnce(
             &mut diesel::PgConnection,
             &Entry,
-            &dyn super::kind::Carries,
+            Option<&dyn super::kind::Carries>,
         ) -> diesel::QueryResult<bool>
         + Send
         + 'static,
@@ -309,10 +319,8 @@ impl Deferred {
             let Some(entry) = ledger::lock(conn, id)? else {
                 return Ok(Err(OperatorError::Unknown));
             };
-            let Some(kind) = shared.kinds.get(entry.kind.as_str()) else {
-                return Ok(Err(OperatorError::NoHandler(entry.kind)));
-            };
-            Ok::<_, QueryError>(if work(conn, &entry, &*kind.handler)? {
+            let handler = shared.kinds.get(entry.kind.as_str()).map(|kind| &*kind.handler);
+            Ok::<_, QueryError>(if work(conn, &entry, handler)? {
                 Ok(())
             } else {
                 Err(OperatorError::Stage(entry.stage))

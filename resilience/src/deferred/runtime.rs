@@ -45,8 +45,8 @@ impl Runtime {
     }
 
     /// Carries out what is deferred until `shutdown` ends. Then nothing more is begun, and it
-    /// returns when what runs is over and written, or the time for [draining](super::Builder::drain)
-    /// is.
+    /// returns when what runs is over and written, or [cut off](Deferred::cut_off), or the time for
+    /// [draining](super::Builder::drain) is over.
     ///
     /// Dropped in the middle it stops at once: what ran is made again when its lease is over.
     pub async fn run(self, shutdown: impl Future<Output = ()>) {
@@ -71,9 +71,7 @@ impl Runtime {
             shared.running.wait().await;
         };
         if timeout(self.times.drain, drained).await.is_err() {
-            let left = shared.running.len();
-            tracing::warn!(left, "deferred calls are cut off by the shutdown");
-            shared.cut.cancel();
+            shared.cut_off();
             let _ = timeout(LAST_WORDS, shared.running.wait()).await;
         }
     }

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use super::ledger::LONGEST;
 use crate::breaker::Breaker;
 use crate::retry::Backoff;
 
@@ -75,7 +76,8 @@ impl Settings {
         self
     }
 
-    /// How long one attempt may take. It is cut off then, and has failed. The default is 10 s.
+    /// How long one attempt may take. It is cut off then, and has failed. More than nothing; the
+    /// default is 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self
@@ -96,6 +98,14 @@ impl Settings {
     pub fn breaker(mut self, breaker: Breaker) -> Self {
         self.breaker = Some(breaker);
         self
+    }
+
+    /// The first of its times that can't be one.
+    pub(super) fn impossible(&self) -> Option<&'static str> {
+        let possible = |time: Duration| !time.is_zero() && time <= LONGEST;
+        [("timeout", self.timeout), ("lease", self.lease)]
+            .into_iter()
+            .find_map(|(name, time)| (!possible(time)).then_some(name))
     }
 }
 

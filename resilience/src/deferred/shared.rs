@@ -100,6 +100,16 @@ impl Shared {
         }
     }
 
+    /// Nothing more is begun, and what runs is given back.
+    pub(super) fn cut_off(&self) {
+        let left = self.running.len();
+        if left > 0 {
+            tracing::warn!(left, "deferred calls are cut off by the shutdown");
+        }
+        self.stop.cancel();
+        self.cut.cancel();
+    }
+
     /// Something was deferred, or has become due.
     pub(super) fn nudge(&self) {
         self.relay.notify_one();

@@ -284,6 +284,24 @@ pub fn give_back(conn: &mut PgConnection, attempt: Uuid) -> QueryResult<()> {
     diesel::delete(of_attempt.filter(idempotency::state.ne("done"))).execute(conn).map(drop)
 }
 
+/// The attempt is not undone after all, in the transaction that `conn` is in: whoever comes with its
+/// key goes on under its id, and finds out what has become of it. Does nothing where it isn't being
+/// undone.
+///
+/// # Errors
+/// What the database says.
+pub fn leave_as_it_is(conn: &mut PgConnection, attempt: Uuid) -> QueryResult<()> {
+    let of_attempt = idempotency::table.filter(idempotency::attempt.eq(attempt));
+    diesel::update(of_attempt.filter(idempotency::state.eq("undoing")))
+        .set((
+            idempotency::state.eq("running"),
+            idempotency::waits_for.eq(None::<String>),
+            idempotency::lease_until.eq(now.into_sql::<Timestamptz>()),
+        ))
+        .execute(conn)
+        .map(drop)
+}
+
 /// The key's row, as long as it is this holder's.
 fn mine(scope: &Scope, token: Uuid) -> Mine {
     find(scope).filter(idempotency::token.eq(token)).filter(idempotency::state.ne("done"))

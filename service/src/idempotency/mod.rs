@@ -38,7 +38,7 @@ use crate::failure::{Failure, code};
 use crate::input::check_kind;
 use crate::observe::is_visible;
 
-pub use attempt::{Attempt, give_back};
+pub use attempt::{Attempt, give_back, leave_as_it_is};
 use attempt::{Held, History};
 
 /// Names the retries of one intent.

@@ -46,13 +46,13 @@ pub(crate) fn routes(deferred: Deferred) -> OpenApiRouter {
 struct Ledger {
     /// Who carries them: RabbitMQ, or the database alone.
     broker: Status,
-    /// How many there are of each kind that are not done.
+    /// How many there are of each kind that are neither done nor discarded.
     kinds: Vec<Depth>,
     /// Those that were asked for, the newest first.
     calls: Vec<Call>,
 }
 
-/// How many calls of a kind there are that are not done.
+/// How many calls of a kind there are that are neither done nor discarded.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 struct Depth {
@@ -63,7 +63,7 @@ struct Depth {
     sent: u64,
     /// Calls that are being made.
     running: u64,
-    /// Calls that were given up, or discarded.
+    /// Calls that were given up, without those that were discarded.
     parked: u64,
     /// Milliseconds since the oldest that has not ended was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]

@@ -297,6 +297,25 @@ async fn a_claim_that_hangs_is_answered_in_time_and_decided_once() {
 }
 
 #[tokio::test]
+async fn a_shutdown_gives_a_claim_that_hangs_back_before_its_time_is_over() {
+    let limit = Duration::from_secs(2);
+    let world = World::with(&[SHORT, &[("SHUTDOWN_TIMEOUT_MS", "2000")]].concat()).await;
+    let order = world.bought().await;
+    world.behind.order.proxy.on("POST", Act::Hang);
+    queued(&world, order, &world.claim(order, "broken").send().await);
+    let hanging = "SELECT count(*) FROM deferred WHERE state = 'running' AND NOT held
+                   AND started_at > clock_timestamp() - interval '300 milliseconds'";
+    let found = async || (world.store.number(hanging) == 1).then_some(());
+    until(SOON, "it hangs", found).await;
+    let began = Instant::now();
+    world.store.server.begin_stop();
+    let back = "SELECT count(*) FROM deferred WHERE state = 'pending'";
+    until(SOON, "it is given back", async || (world.store.number(back) == 1).then_some(())).await;
+    assert!(began.elapsed() < limit, "{:?}", began.elapsed());
+    world.store.server.stop().await;
+}
+
+#[tokio::test]
 async fn an_order_without_a_warranty_is_refused_at_once() {
     let world = World::start().await;
     let order = world.bought().await;

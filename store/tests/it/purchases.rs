@@ -1,10 +1,12 @@
 //! Purchases while a system is away: nothing is left of them.
 
+use serde_json::json;
 use service::testing::network::{Act, DEFECT, Proxy, RUBBISH};
 use service::testing::{Call, assert_envelope, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
+use crate::systems::uid;
 use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, bought, met, served};
 
 /// Waits until purchases work again.
@@ -231,4 +233,29 @@ async fn while_a_purchase_is_being_undone_its_key_says_so_and_then_buys_under_a_
     .await;
     assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
     assert_eq!(bought(&world.purchase().key("k").send().await), order);
+}
+
+#[tokio::test]
+async fn a_purchase_whose_undo_an_operator_has_discarded_is_told_by_its_key_and_bought_once() {
+    let world = World::with(SHORT).await;
+    // Bought, but nobody hears of it, and then nobody can take it back.
+    world.behind.order.proxy.on("POST", Act::LoseAnswer);
+    world.behind.order.proxy.on("DELETE", Act::Reset);
+    let pending = world.purchase().key("k").send().await;
+    assert_blames(&pending, "rollback_pending", "order");
+    let list = world.client.get("/manage/deferred").send().await.ok();
+    let id = uid(&list["calls"][0]["id"]);
+    until(SOON, "it is discarded", async || {
+        let discard = world.client.post(format!("/manage/deferred/{id}/discard"));
+        (discard.send().await.status == 200).then_some(())
+    })
+    .await;
+    world.behind.order.proxy.heal();
+    let reset = json!({"action": "reset"});
+    world.client.post("/manage/resilience/order/write").json(&reset).send().await.ok();
+    let order = bought(&world.purchase().key("k").send().await);
+    assert_eq!(order, id, "it is the one that was made before");
+    assert_eq!((world.behind.effects(), world.behind.left()), ((1, 1, 1), STOCK - 1));
+    assert_eq!(bought(&world.purchase().key("k").send().await), order);
+    assert_eq!(world.store.number("SELECT count(*) FROM deferred"), 0, "nobody will undo it");
 }

@@ -19,6 +19,7 @@ use std::time::Duration;
 
 use chrono::{DateTime, Utc};
 use diesel::prelude::*;
+use diesel::query_builder::SqlQuery;
 use diesel::sql_query;
 use diesel::sql_types::{
     Array, BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid,
@@ -27,8 +28,8 @@ use uuid::Uuid;
 
 pub(super) use broker::recall;
 #[cfg(feature = "rabbitmq")]
-pub(super) use broker::{ToSend, claim_sent, claim_to_send, not_sent, sent};
-pub(super) use operators::{delete_done, depths, discard, get, hasten, list, lock, resume, stage};
+pub(super) use broker::{ToSend, claim_sent, claim_to_send, locked, not_sent, sent, take_back};
+pub(super) use operators::{delete_ended, depths, discard, get, hasten, list, lock, resume, stage};
 
 use self::statement::statement;
 use super::call::Deferral;
@@ -88,8 +89,11 @@ struct Wait {
     micros: Option<i64>,
 }
 
+/// Longer than this is for ever: PostgreSQL and our clocks have no moments after it.
+pub(super) const LONGEST: Duration = Duration::from_hours(1000 * 365 * 24);
+
 fn micros(time: Duration) -> i64 {
-    i64::try_from(time.as_micros()).unwrap_or(i64::MAX)
+    i64::try_from(time.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }
 
 fn context(call: &Deferral) -> String {
@@ -115,7 +119,8 @@ pub(super) fn insert(conn: &mut PgConnection, calls: &[Deferral]) -> QueryResult
 }
 
 /// Writes a call down that the caller carries out itself, as long as the lease lasts. One of this id
-/// that is held already changes hands. False when it is in the runtime's hands, or over.
+/// and kind that is held already changes hands; one that was discarded begins anew. False when it is in the runtime's hands, or over, or
+/// of [another kind](kind_of).
 pub(super) fn hold(
     conn: &mut PgConnection,
     call: &Deferral,
@@ -128,10 +133,28 @@ pub(super) fn hold(
          VALUES ($1, $2, $3::json, $4::json, 'running', clock_timestamp(), $5,
                  clock_timestamp() + $6 * interval '1 microsecond', true)
          ON CONFLICT (id) DO UPDATE
-         SET token = excluded.token, lease_until = excluded.lease_until
-         WHERE deferred.state = 'running' AND deferred.held",
+         SET token = excluded.token, lease_until = excluded.lease_until, state = 'running', held = true,
+             strikes = CASE WHEN deferred.held THEN deferred.strikes ELSE 0 END,
+             alone = deferred.alone AND deferred.held, ended_at = NULL, discarded_at = NULL
+         WHERE deferred.kind = excluded.kind
+           AND (deferred.state = 'running' AND deferred.held
+                OR deferred.state = 'parked' AND deferred.discarded_at IS NOT NULL)",
         (conn, call, token, lease),
     )
+}
+
+/// The kind of the one with this id.
+pub(super) fn kind_of(conn: &mut PgConnection, id: Uuid) -> QueryResult<Option<String>> {
+    #[derive(QueryableByName)]
+    struct Named {
+        #[diesel(sql_type = Text)]
+        kind: String,
+    }
+
+    let row = sql_query("SELECT kind FROM deferred WHERE id = $1")
+        .bind::<SqlUuid, _>(id)
+        .get_result::<Named>(conn);
+    Ok(row.optional()?.map(|row| row.kind))
 }
 
 /// Writes a call down whose first attempt its caller begins now, held as long as the lease lasts.
@@ -237,32 +260,61 @@ pub(super) fn begin_alone(conn: &mut PgConnection, id: Uuid, token: Uuid) -> Que
         .map(|rows| rows == 1)
 }
 
-/// These are carried out, by id and token. Which of them were ours still: nothing may be written for
-/// the others.
+/// This is carried out. False when somebody else has taken over: nothing may be written for it.
+pub(super) fn finish(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
+    Ok(finish_locked(conn, &[(id, token)], "")?.contains(&id))
+}
+
+/// These are carried out, by id and token. Which of them were ours still, and which nobody can say it
+/// of now, as somebody has locked them. Nothing may be written for the others.
 pub(super) fn finish_all(
     conn: &mut PgConnection,
     calls: &[(Uuid, Uuid)],
+) -> QueryResult<(HashSet<Uuid>, HashSet<Uuid>)> {
+    let finished = finish_locked(conn, calls, "SKIP LOCKED")?;
+    let locked = if finished.len() < calls.len() {
+        ids(sql_query(format!("SELECT deferred.id {MINE}")), calls, conn)?
+    } else {
+        HashSet::new()
+    };
+    Ok((finished, locked))
+}
+
+/// Of the rows that run under a token.
+const MINE: &str = "FROM deferred
+    JOIN unnest($1, $2) AS mine (id, token)
+        ON deferred.id = mine.id AND deferred.token = mine.token
+    WHERE state || '' = 'running'";
+
+fn finish_locked(
+    conn: &mut PgConnection,
+    calls: &[(Uuid, Uuid)],
+    locked: &str,
+) -> QueryResult<HashSet<Uuid>> {
+    let finish = sql_query(format!(
+        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
+                             ended_at = clock_timestamp()
+         WHERE id IN (SELECT deferred.id {MINE}
+                      ORDER BY deferred.id FOR UPDATE OF deferred {locked})
+         RETURNING id"
+    ));
+    ids(finish, calls, conn)
+}
+
+fn ids(
+    query: SqlQuery,
+    calls: &[(Uuid, Uuid)],
+    conn: &mut PgConnection,
 ) -> QueryResult<HashSet<Uuid>> {
     #[derive(QueryableByName)]
-    struct Finished {
+    struct Named {
         #[diesel(sql_type = SqlUuid)]
         id: Uuid,
     }
 
     let (ids, tokens): (Vec<Uuid>, Vec<Uuid>) = calls.iter().copied().unzip();
-    let finished: Vec<Finished> = sql_query(
-        "UPDATE deferred SET state = 'done', held = false, token = NULL, lease_until = NULL,
-                             ended_at = clock_timestamp()
-         WHERE id IN (SELECT deferred.id FROM deferred
-                      JOIN unnest($1, $2) AS mine (id, token)
-                          ON deferred.id = mine.id AND deferred.token = mine.token
-                      WHERE state || '' = 'running' ORDER BY deferred.id FOR UPDATE OF deferred)
-         RETURNING id",
-    )
-    .bind::<Array<SqlUuid>, _>(ids)
-    .bind::<Array<SqlUuid>, _>(tokens)
-    .load(conn)?;
-    Ok(finished.into_iter().map(|row| row.id).collect())
+    let query = query.bind::<Array<SqlUuid>, _>(ids).bind::<Array<SqlUuid>, _>(tokens);
+    Ok(query.load::<Named>(conn)?.into_iter().map(|row| row.id).collect())
 }
 
 /// It is to be repeated, after this. What counts for nothing gives its strike back.

@@ -90,6 +90,9 @@ fn stage_of(state: &str) -> QueryResult<Stage> {
     state.parse().map_err(unreadable)
 }
 
+/// What nobody needs to look after any more isn't counted, nor listed unless it is asked for.
+const NOT_DISCARDED: &str = "discarded_at IS NULL";
+
 /// What is not done.
 const OPEN: &[Stage] = &[Stage::Pending, Stage::Sent, Stage::Running, Stage::Parked];
 
@@ -101,15 +104,15 @@ pub(in crate::deferred) fn list(
     // One question per state, named in its text: each is asked of a partial index, and what is done
     // isn't walked through.
     let (stages, which) = match &filter.stage {
-        Some(stage) => (std::slice::from_ref(stage), ""),
-        None => (OPEN, "AND discarded_at IS NULL"),
+        Some(stage) => (std::slice::from_ref(stage), "true"),
+        None => (OPEN, NOT_DISCARDED),
     };
     let questions: Vec<_> = stages
         .iter()
         .map(|stage| {
             let state = stage.as_str();
             format!(
-                "({COLUMNS} WHERE mode = 'call' AND state = '{state}' {which}
+                "({COLUMNS} WHERE mode = 'call' AND state = '{state}' AND {which}
                     AND ($1 IS NULL OR kind = $1) ORDER BY created_at DESC, id LIMIT $2)"
             )
         })
@@ -202,22 +205,28 @@ pub(in crate::deferred) fn discard(
     .map(drop)
 }
 
-/// Deletes what was done so long ago. Returns how many.
-pub(in crate::deferred) fn delete_done(
+/// Deletes what was done, or discarded, so long ago. Whether there may be more of it than the limit,
+/// which is for each of the two.
+pub(in crate::deferred) fn delete_ended(
     conn: &mut PgConnection,
     older_than: Duration,
     limit: i64,
-) -> QueryResult<usize> {
-    sql_query(
-        "DELETE FROM deferred
-         WHERE id IN (SELECT id FROM deferred
-                      WHERE state = 'done'
-                        AND ended_at <= (SELECT clock_timestamp() - $1 * interval '1 microsecond')
-                      ORDER BY ended_at LIMIT $2 FOR UPDATE SKIP LOCKED)",
-    )
-    .bind::<BigInt, _>(micros(older_than))
-    .bind::<BigInt, _>(limit)
-    .execute(conn)
+) -> QueryResult<bool> {
+    let mut more = false;
+    for (state, ended_at) in [("done", "ended_at"), ("parked", "discarded_at")] {
+        let deleted = sql_query(format!(
+            "DELETE FROM deferred
+             WHERE id IN (SELECT id FROM deferred
+                          WHERE state = '{state}' AND {ended_at} <=
+                                (SELECT clock_timestamp() - $1 * interval '1 microsecond')
+                          ORDER BY {ended_at} LIMIT $2 FOR UPDATE SKIP LOCKED)"
+        ))
+        .bind::<BigInt, _>(micros(older_than))
+        .bind::<BigInt, _>(limit)
+        .execute(conn)?;
+        more |= i64::try_from(deleted).unwrap_or(i64::MAX) >= limit;
+    }
+    Ok(more)
 }
 
 /// How many calls of a kind are somewhere.
@@ -245,7 +254,7 @@ impl Depth {
     }
 }
 
-/// How many there are of what, without those that are done.
+/// How many there are of what, without those that are done or discarded.
 pub(in crate::deferred) fn depths(conn: &mut PgConnection) -> QueryResult<Vec<Depth>> {
     // One question per partial index: together they would be a walk through all that is done.
     let questions: Vec<_> = OPEN
@@ -256,7 +265,8 @@ pub(in crate::deferred) fn depths(conn: &mut PgConnection) -> QueryResult<Vec<De
                 "SELECT kind, '{state}' AS state, count(*) AS count,
                         (extract(epoch FROM clock_timestamp() - min(created_at)) * 1000000)::bigint
                             AS oldest
-                 FROM deferred WHERE state = '{state}' AND mode = 'call' GROUP BY kind"
+                 FROM deferred WHERE state = '{state}' AND mode = 'call' AND {NOT_DISCARDED}
+                 GROUP BY kind"
             )
         })
         .collect();

@@ -22,7 +22,7 @@ use super::message::Message;
 use super::topology::Names;
 use crate::breaker::State;
 use crate::deferred::counts;
-use crate::deferred::kind::{Kind, Place};
+use crate::deferred::kind::{Claim, Kind, Place};
 use crate::deferred::ledger;
 use crate::deferred::shared::Shared;
 
@@ -32,6 +32,11 @@ const UNACKED: Duration = Duration::from_mins(15);
 
 /// Between two looks at what keeps us from consuming.
 const LOOK: Duration = Duration::from_millis(250);
+
+/// A row that somebody has locked is tried again after this, and after twice as long each time. One
+/// that is locked for longer keeps no message waiting, and no place: it is published again later.
+const LOCKED: Duration = Duration::from_millis(10);
+const LONG_LOCKED: Duration = Duration::from_millis(80);
 
 /// The consumer of one kind.
 pub(super) struct Consumer {
@@ -203,20 +208,39 @@ impl Consumer {
 
     async fn deliver(&self, message: Message, delivery: &Delivery, place: Place) -> Delivered {
         let Message { id, token } = message;
-        let (since, name) = (Instant::now(), self.kind.name);
-        let claiming = self.kind.claims.ask(&self.shared.door, (id, token));
-        let Ok(Some(row)) = timeout(ANSWER, claiming).await else {
-            place.unused();
-            self.away.notify_one();
-            requeue(delivery).await;
-            return Delivered::Requeued;
-        };
-        let Some(row) = row else {
-            place.unused();
-            counts::stale(name);
-            tracing::debug!(%id, kind = name, "a stale message is dropped");
-            ack(delivery).await;
-            return Delivered::Acked;
+        let name = self.kind.name;
+        let mut wait = LOCKED;
+        let (since, row) = loop {
+            let since = Instant::now();
+            let claiming = self.kind.claims.ask(&self.shared.door, (id, token));
+            match timeout(ANSWER, claiming).await {
+                Ok(Some(Claim::Row(row))) => break (since, *row),
+                // By its sender, who is marking it, more often than not.
+                Ok(Some(Claim::Locked)) if wait <= LONG_LOCKED => {
+                    sleep(wait).await;
+                    wait *= 2;
+                }
+                Ok(Some(Claim::Locked)) => {
+                    place.unused();
+                    tracing::warn!(%id, kind = name, "a row is locked: its message is dropped");
+                    self.kind.dropped().push((id, token));
+                    ack(delivery).await;
+                    return Delivered::Acked;
+                }
+                Ok(Some(Claim::Stale)) => {
+                    place.unused();
+                    counts::stale(name);
+                    tracing::debug!(%id, kind = name, "a stale message is dropped");
+                    ack(delivery).await;
+                    return Delivered::Acked;
+                }
+                Ok(None) | Err(_) => {
+                    place.unused();
+                    self.away.notify_one();
+                    requeue(delivery).await;
+                    return Delivered::Requeued;
+                }
+            }
         };
         let mut carrying = std::pin::pin!(self.shared.carry(&self.kind, row, place, since));
         tokio::select! {

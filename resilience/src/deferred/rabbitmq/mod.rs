@@ -21,6 +21,7 @@ pub(super) use address::Address;
 use self::line::Fault;
 use self::session::Session;
 use self::topology::Names;
+use super::builder::PARKED;
 use super::shared::Shared;
 use crate::retry::Backoff;
 
@@ -30,7 +31,7 @@ const LASTED: Duration = Duration::from_secs(10);
 /// So many connections in a row end because of a queue, before it is declared anew.
 const BROKEN: u32 = 2;
 
-/// The kinds whose queues have ended the last connections, and how many these were.
+/// The kinds whose queues, or the [parked](PARKED) one, have ended the last connections, and how many these were.
 #[derive(Default)]
 struct Trouble {
     kinds: BTreeSet<&'static str>,
@@ -38,11 +39,11 @@ struct Trouble {
 }
 
 impl Trouble {
-    fn note(&mut self, fault: &Fault, all: Vec<&'static str>) {
+    fn note(&mut self, fault: &Fault, kinds: Vec<&'static str>) {
         match fault {
             Fault::Queue(kind) => self.kinds.extend([*kind]),
             // It doesn't say of which.
-            fault if fault.is_internal() => self.kinds.extend(all),
+            fault if fault.is_internal() => self.kinds.extend(kinds.into_iter().chain([PARKED])),
             _ => return *self = Self::default(),
         }
         self.times += 1;

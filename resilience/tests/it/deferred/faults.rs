@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use tokio::time::sleep;
 use uuid::Uuid;
 
-use super::bed::{Connections, Job, Ledger, Running, job, quick};
+use super::bed::{Connections, Job, Ledger, Running, Tally, job, quick};
 
 /// Does what it is asked, and says so as a test wants it.
 struct Unreliable {
@@ -179,4 +179,37 @@ async fn what_is_rolled_back_behind_our_back_is_no_promise() {
     let submitted = deferred.submit::<Job, _>(call.clone(), None, prepare, |_, _| Ok(())).await;
     let there = deferred.get(call.id()).await.unwrap().is_some();
     assert_eq!(submitted.is_ok(), there, "{submitted:?}");
+}
+
+#[tokio::test]
+async fn a_row_that_somebody_has_locked_holds_up_the_end_of_no_other_call() {
+    let ledger = Ledger::new();
+    let open = tokio::sync::watch::Sender::new(false);
+    let (waits, tally) = (open.subscribe(), Tally::default());
+    let ran = tally.clone();
+    let handler = Job::new(move |attempt: Attempt<Value>| {
+        ran.add(attempt.id);
+        let mut waits = waits.clone();
+        async move {
+            waits.wait_for(|open| *open).await.unwrap();
+            Ok(Value::Null)
+        }
+    });
+    let running = ledger.start(handler, quick().lease(Duration::from_mins(1)));
+    let locked = job(&Value::Null);
+    ledger.defer(&locked);
+    running.deferred.nudge();
+    ledger.until("state = 'running'", 1).await;
+    let mut operator = ledger.conn();
+    let lock = format!("BEGIN; SELECT 1 FROM deferred WHERE id = '{}' FOR UPDATE", locked.id());
+    operator.batch_execute(&lock).unwrap();
+    open.send_replace(true);
+    ledger.defer_many(20, &Value::Null);
+    running.deferred.nudge();
+    let others = ledger.until("state = 'done'", 20);
+    tokio::time::timeout(Duration::from_secs(10), others).await.expect("the others wait for it");
+    operator.batch_execute("COMMIT").unwrap();
+    ledger.until("state = 'done'", 21).await;
+    assert_eq!((tally.all(), tally.of(locked.id())), (21, 1));
+    running.stop().await;
 }

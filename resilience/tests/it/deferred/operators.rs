@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-use resilience::deferred::{Broker, Filter, HandlerError, OperatorError, Stage};
-use serde_json::json;
+use diesel::connection::SimpleConnection as _;
+use diesel::{PgConnection, QueryResult};
+use resilience::deferred::{
+    Attempt, Broker, Deferral, Filter, Handler, HandlerError, OperatorError, Stage, hold,
+};
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::bed::{Job, Ledger, job, quick};
@@ -92,6 +96,84 @@ async fn what_runs_is_neither_repeated_nor_discarded() {
     let unknown = running.deferred.retry(Uuid::new_v4()).await.unwrap_err();
     assert!(matches!(unknown, OperatorError::Unknown), "{unknown}");
     running.drop_it().await;
+}
+
+/// Notes that it was discarded.
+struct Noting;
+
+impl Handler for Noting {
+    const KIND: &'static str = "noting";
+    type Payload = Value;
+    type Output = ();
+
+    async fn run(&self, _: Attempt<Value>) -> Result<(), HandlerError> {
+        Err(HandlerError::permanent("no such item"))
+    }
+
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        conn.batch_execute(&format!("INSERT INTO notes VALUES ('{id}', 'discarded')"))
+    }
+}
+
+#[tokio::test]
+async fn the_handler_hears_of_a_call_that_is_discarded_once() {
+    let ledger = Ledger::new();
+    let running = ledger.start(Noting, quick());
+    let call = || Deferral::new::<Noting>(Uuid::new_v4(), &json!(1)).unwrap();
+    let (parked, waiting) = (call(), call().after(Duration::from_hours(1)));
+    ledger.defer_all([&parked, &waiting]);
+    assert_eq!(running.ended(parked.id()).await.stage, Stage::Parked);
+    for call in [parked, waiting] {
+        for _ in 0..2 {
+            running.deferred.discard(call.id()).await.unwrap();
+        }
+        assert_eq!(ledger.notes(call.id()), ["discarded"]);
+        // Nobody needs it: whoever wants to hold it begins anew, though it was given up before.
+        ledger.execute("UPDATE deferred SET strikes = 20");
+        let held = hold(&mut ledger.conn(), &call, Duration::from_mins(1)).unwrap().unwrap();
+        let entry = running.entry(call.id()).await;
+        assert_eq!((entry.stage, entry.strikes, entry.discarded_at), (Stage::Running, 0, None));
+        assert!(held.forget(&mut ledger.conn()).unwrap());
+    }
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn what_has_no_handler_any_more_is_discarded_or_waits_for_one() {
+    let ledger = Ledger::new();
+    let running = ledger.start(Job::done(), quick());
+    let call = || Deferral::new::<Noting>(Uuid::new_v4(), &json!(1)).unwrap();
+    let (discarded, waiting) = (call(), call());
+    ledger.defer_all([&discarded, &waiting]);
+    running.deferred.discard(discarded.id()).await.unwrap();
+    let entry = running.entry(discarded.id()).await;
+    assert_eq!((entry.stage, entry.discarded_at.is_some()), (Stage::Parked, true));
+    assert_eq!(entry.last_error.unwrap(), "discarded by an operator");
+    ledger
+        .execute("UPDATE deferred SET state = 'parked', ended_at = now() WHERE state = 'pending'");
+    running.deferred.retry(waiting.id()).await.unwrap();
+    assert_eq!(running.entry(waiting.id()).await.stage, Stage::Pending);
+    assert!(ledger.notes(discarded.id()).is_empty());
+    let with = ledger.start(Noting, quick());
+    assert_eq!(with.ended(waiting.id()).await.last_error.unwrap(), "no such item");
+    running.stop().await;
+    with.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_discarded_is_not_counted_and_is_deleted_as_what_is_done_is() {
+    let ledger = Ledger::new();
+    ledger.execute(
+        "INSERT INTO deferred (id, kind, payload, state, not_before, ended_at, discarded_at)
+         SELECT gen_random_uuid(), 'job', '{}', 'parked', now(), now() - interval '40 days',
+                now() - age * interval '1 day'
+         FROM unnest(ARRAY[29, 31, NULL]) AS age, generate_series(1, 1500)",
+    );
+    let running = ledger.start(Job::done(), quick());
+    ledger.until("discarded_at IS NOT NULL", 1500).await;
+    assert_eq!(ledger.count("discarded_at IS NULL"), 1500);
+    assert_eq!(running.deferred.snapshot().await.unwrap().kinds[0].parked, 1500);
+    running.stop().await;
 }
 
 #[tokio::test]

@@ -101,3 +101,16 @@ async fn a_runtime_begins_without_its_database() {
     ledger.until("state = 'done'", ids.len()).await;
     running.stop().await;
 }
+
+#[tokio::test]
+async fn what_a_broker_was_given_is_made_without_it_when_there_is_none_any_more() {
+    let ledger = Ledger::new();
+    ledger.execute(
+        "INSERT INTO deferred (id, kind, payload, state, not_before, token, sent_at)
+         SELECT gen_random_uuid(), 'job', '{}', 'sent', now(), gen_random_uuid(), now()
+         FROM generate_series(1, 40)",
+    );
+    let running = ledger.start(Job::done(), quick());
+    ledger.until("state = 'done' AND attempts = 1", 40).await;
+    running.stop().await;
+}

@@ -8,7 +8,7 @@ use diesel::connection::SimpleConnection as _;
 use diesel::result::Error as QueryError;
 use resilience::Deadline;
 use resilience::deferred::{
-    Attempt, Deferral, Deferred, HandlerError, Stage, SubmitError, Submitted, defer_all,
+    Attempt, Deferral, Deferred, Handler, HandlerError, Stage, SubmitError, Submitted, defer_all,
 };
 use serde_json::{Value, json};
 use tokio::sync::Notify;
@@ -43,6 +43,29 @@ fn handler() -> Job {
         (_, Some("refused")) => Err(HandlerError::permanent("no such item")),
         _ => Ok(json!(attempt.number)),
     })
+}
+
+/// Says that it has begun, and waits until it may go on.
+fn waiting() -> (Job, Arc<Notify>, Arc<Notify>) {
+    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+    let (told, waits) = (Arc::clone(&begun), Arc::clone(&go));
+    let handler = Job::new(move |_| {
+        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
+        async move {
+            told.notify_one();
+            waits.notified().await;
+            Ok(Value::Null)
+        }
+    });
+    (handler, begun, go)
+}
+
+/// Until the attempt has begun that this submission makes.
+async fn begins<T>(submission: &mut (impl Future<Output = T> + Unpin), begun: &Notify) {
+    tokio::select! {
+        _ = submission => panic!("too early"),
+        () = crate::soon(begun.notified()) => {}
+    }
 }
 
 #[tokio::test]
@@ -123,24 +146,12 @@ async fn what_can_not_be_prepared_is_not_deferred() {
 #[tokio::test]
 async fn an_attempt_goes_on_when_whoever_submitted_it_is_gone() {
     let ledger = Ledger::new();
-    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, waits) = (Arc::clone(&begun), Arc::clone(&go));
-    let handler = Job::new(move |_| {
-        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
-        async move {
-            told.notify_one();
-            waits.notified().await;
-            Ok(Value::Null)
-        }
-    });
+    let (handler, begun, go) = waiting();
     let deferred = ledger.runtime(handler, quick()).handle();
     let call = job(&Value::Null);
     {
         let mut submitted = std::pin::pin!(submit(&deferred, &call, None));
-        tokio::select! {
-            _ = &mut submitted => panic!("too early"),
-            () = crate::soon(begun.notified()) => {}
-        }
+        begins(&mut submitted, &begun).await;
     }
     go.notify_one();
     let stage = deferred.ended(call.id(), Duration::from_secs(20)).await.unwrap();
@@ -151,24 +162,12 @@ async fn an_attempt_goes_on_when_whoever_submitted_it_is_gone() {
 #[tokio::test]
 async fn what_somebody_is_making_is_known_and_stays_theirs() {
     let ledger = Ledger::new();
-    let (begun, go) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
-    let (told, waits) = (Arc::clone(&begun), Arc::clone(&go));
-    let handler = Job::new(move |_| {
-        let (told, waits) = (Arc::clone(&told), Arc::clone(&waits));
-        async move {
-            told.notify_one();
-            waits.notified().await;
-            Ok(Value::Null)
-        }
-    });
+    let (handler, begun, go) = waiting();
     let one = ledger.runtime(handler, quick()).handle();
     let other = ledger.runtime(Job::new(async |_| panic!("not called")), quick()).handle();
     let call = job(&Value::Null);
     let mut first = std::pin::pin!(submit(&one, &call, None));
-    tokio::select! {
-        _ = &mut first => panic!("too early"),
-        () = crate::soon(begun.notified()) => {}
-    }
+    begins(&mut first, &begun).await;
     let before = ledger.row(call.id());
     for submitter in [&one, &other] {
         let second = crate::soon(submit(submitter, &call, None)).await;
@@ -206,6 +205,32 @@ async fn a_hold_is_the_holders_until_it_is_forgotten_or_released_or_its_lease_en
     assert!(hold(&orphaned, lease).is_none(), "it has ended");
     assert_eq!(running.deferred.ended(Uuid::new_v4(), lease).await.unwrap(), None);
     running.stop().await;
+}
+
+#[test]
+fn a_hold_is_not_taken_over_by_another_kind() {
+    struct Other;
+    impl Handler for Other {
+        const KIND: &'static str = "other";
+        type Payload = Value;
+        type Output = ();
+
+        async fn run(&self, _: Attempt<Value>) -> Result<(), HandlerError> {
+            Ok(())
+        }
+    }
+
+    let ledger = Ledger::new();
+    let lease = Duration::from_mins(1);
+    let hold = |call: &Deferral| resilience::deferred::hold(&mut ledger.conn(), call, lease);
+    let call = job(&json!("fine"));
+    let other = Deferral::new::<Other>(call.id(), &json!("other")).unwrap();
+    let held = hold(&call).unwrap().unwrap();
+    let refused = hold(&other).unwrap_err().to_string();
+    let expected = format!(r#"{} is the id of a call of the kind "job", not "other""#, call.id());
+    assert_eq!(refused, expected);
+    assert!(held.forget(&mut ledger.conn()).unwrap(), "it is its holder's still");
+    assert!(hold(&other).unwrap().is_some());
 }
 
 #[tokio::test]

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use resilience::deferred::Filter;
-use serde_json::Value;
+use resilience::Backoff;
+use resilience::deferred::{Attempt, Deferred, Filter, HandlerError, Stage, hold};
+use serde_json::{Value, json};
 
-use super::bed::{Job, Ledger, eventually, job, quick};
+use super::bed::{Job, Ledger, Running, eventually, job, quick};
 
 #[tokio::test]
 async fn a_delayed_call_is_begun_when_it_is_due_and_not_before() {
@@ -38,6 +39,41 @@ async fn what_nobody_was_told_of_is_found_within_half_a_second() {
     let entry = running.ended(call.id()).await;
     let late = entry.started_at.unwrap() - entry.not_before;
     assert!(late.num_milliseconds() < 950, "{late}");
+    running.stop().await;
+}
+
+#[tokio::test]
+async fn times_that_are_for_ever_overflow_nothing() {
+    let ledger = Ledger::new();
+    let ever = Duration::MAX;
+    let settings = quick()
+        .attempts(u32::MAX)
+        .longest_retry_after(ever)
+        .timeout(Duration::from_hours(24 * 365 * 900))
+        .lease(Duration::from_hours(24 * 365 * 900))
+        .backoff(Backoff::new().initial(ever).max_interval(ever));
+    let handler = Job::new(async |attempt: Attempt<Value>| match attempt.payload.as_str() {
+        Some("failed") => Err(HandlerError::failed("no")),
+        Some("asks") => {
+            let reason = "later".to_owned();
+            Err(HandlerError::NotYet { reason, retry_after: Some(Duration::MAX) })
+        }
+        _ => Ok(Value::Null),
+    });
+    let builder = Deferred::builder(ledger.pool.clone()).retention(ever).drain(ever);
+    let running = Running::start(builder.handler(handler, settings).build().unwrap());
+    ledger.defer(&job(&Value::Null).after(ever));
+    let done = job(&Value::Null);
+    ledger.defer_all(&[job(&json!("failed")), job(&json!("asks")), done.clone()]);
+    let held = job(&Value::Null);
+    assert!(hold(&mut ledger.conn(), &held, ever).unwrap().is_some());
+    running.deferred.nudge();
+    assert_eq!(running.deferred.ended(done.id(), ever).await.unwrap(), Some(Stage::Done));
+    ledger.until("state = 'pending' AND attempts = 1 AND not_before > now()", 2).await;
+    assert_eq!(ledger.count("state = 'pending' AND not_before > now() + interval '900 years'"), 3);
+    assert_eq!(ledger.count("held AND lease_until > now() + interval '900 years'"), 1);
+    // What was done is looked through, and none of it is old.
+    ledger.until("state = 'done'", 1).await;
     running.stop().await;
 }
 

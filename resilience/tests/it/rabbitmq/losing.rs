@@ -3,17 +3,17 @@
 use std::time::Duration;
 
 use backing::rabbitmq::testing::TestBroker;
-use diesel::RunQueryDsl as _;
 use diesel::connection::SimpleConnection as _;
 use diesel::dsl::sql;
 use diesel::sql_types::BigInt;
+use diesel::{Connection as _, PgConnection, RunQueryDsl as _};
 use lapin::options::{ExchangeDeleteOptions, QueueDeclareOptions};
 use lapin::types::FieldTable;
 use resilience::deferred::{Broker, Deferral, defer};
 use tokio::task::block_in_place;
 use uuid::Uuid;
 
-use super::rig::{OTHER, Others, Rig, WORK, Works, settings, until};
+use super::rig::{OTHER, Others, PARKED, Rig, WORK, Works, put, settings, until};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_publish_that_finds_no_queue_is_not_taken_for_sent_and_arrives_later() {
@@ -181,6 +181,27 @@ async fn a_queue_whose_process_is_gone_is_declared_anew() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn a_parked_queue_whose_process_is_gone_is_declared_anew() {
+    let rig = Rig::new();
+    rig.start().await.stop().await;
+    block_in_place(|| rig.broker.break_queue(rig.vhost.name(), PARKED));
+    let running = rig.launch(settings("work"));
+    let (_connection, channel) = rig.channel().await;
+    let arrives = async {
+        while rig.queue(PARKED).is_none_or(|queue| queue.ready == 0) {
+            put(&channel, WORK, b"garbage").await;
+            tokio::time::sleep(Duration::from_millis(500)).await;
+        }
+    };
+    let in_time = tokio::time::timeout(Duration::from_mins(1), arrives).await;
+    in_time.expect("what can't be read arrives where it can be looked at");
+    running.broker(Broker::Work).await;
+    rig.defer(40);
+    rig.all_done(40).await;
+    running.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn a_broker_that_lost_its_disk_is_given_everything_again() {
     let rig = Rig::dedicated();
     let running = rig.start().await;
@@ -319,4 +340,32 @@ async fn a_replica_that_has_lost_the_broker_takes_no_more_than_it_can_carry() {
     cut_off.deferred.breaker::<Works>().reset();
     rig.all_done(51).await;
     tokio::join!(running.stop(), cut_off.stop());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_somebody_has_locked_hold_up_no_other_and_are_carried_out_when_they_are_let_go() {
+    let rig = Rig::new();
+    let running = rig.start().await;
+    running.deferred.breaker::<Works>().force_open();
+    // More than there are places.
+    let locked = rig.defer(20);
+    let others = rig.defer(30).len() as u64;
+    running.deferred.nudge();
+    until(Duration::from_secs(20), "they are sent", || rig.count("sent") == 50).await;
+    let ids: Vec<_> = locked.iter().map(|id| format!("'{id}'")).collect();
+    let mut operator = PgConnection::establish(rig.database.url()).unwrap();
+    let lock = format!("BEGIN; SELECT 1 FROM deferred WHERE id IN ({}) FOR UPDATE", ids.join(", "));
+    operator.batch_execute(&lock).unwrap();
+    running.deferred.breaker::<Works>().reset();
+    until(Duration::from_secs(20), "the others are done", || rig.count("done") == others).await;
+    until(Duration::from_secs(20), "nothing goes round in the broker", || {
+        rig.queue(WORK).is_some_and(|queue| (queue.ready, queue.unacked) == (0, 0))
+    })
+    .await;
+    assert_eq!(rig.outside.all_runs(), 30);
+    operator.batch_execute("COMMIT").unwrap();
+    rig.all_done(50).await;
+    assert_eq!(rig.outside.all_runs(), 50);
+    rig.queues_are_empty(0).await;
+    running.stop().await;
 }

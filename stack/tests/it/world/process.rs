@@ -121,7 +121,9 @@ impl Process {
     /// A crash. Returns when it is gone.
     pub(crate) async fn kill(&self) {
         self.signal(Signal::SIGKILL);
-        assert_eq!(self.ended().await.signal(), Some(9));
+        let status = self.ended().await;
+        let killed = status.signal() == Some(9);
+        assert!(killed, "{} had ended by itself, {status}: {}", self.name, self.last_words());
     }
 
     /// As an operator would. Returns when it is gone, with how it ended.

@@ -2,7 +2,7 @@
 
 use std::fs;
 use std::process::Stdio;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
@@ -14,11 +14,26 @@ use crate::server::{self, Kind, STOP, Server};
 /// Recovery after a crash takes its time; a start from a clean stop takes some 50 ms.
 const READY: Duration = Duration::from_secs(30);
 
+/// What PostgreSQL says while what is left of its predecessor holds the shared memory.
+const MEMORY_IN_USE: &str = "pre-existing shared memory block";
+const LOOK_AGAIN: Duration = Duration::from_millis(50);
+
 impl Cluster {
     /// Starts the server on the port, or on a free one, and blocks until it accepts connections.
     /// It logs to `server.log` in the cluster's folder.
     pub fn start(&self, wanted: Option<u16>) -> Result<Server, Error> {
-        server::start(wanted, |_| false, |port| self.start_on(port))
+        let end = Instant::now() + STOP;
+        loop {
+            match server::start(wanted, |_| false, |port| self.start_on(port)) {
+                // A killed process isn't to be seen any more a moment before it lets go of its memory.
+                Err(Error::Program { said, .. })
+                    if said.contains(MEMORY_IN_USE) && Instant::now() < end =>
+                {
+                    std::thread::sleep(LOOK_AGAIN);
+                }
+                started => return started,
+            }
+        }
     }
 
     fn start_on(&self, port: u16) -> Result<Server, Error> {

@@ -3,10 +3,11 @@
 use std::time::Duration;
 
 use service::config::{BaseConfig, Reader};
+use service::deferred::DeferredConfig;
 use service::peer::PeerConfig;
 
 /// The variables of [`BaseConfig`] (port 8380) and of [`PeerConfig`] for `WAREHOUSE` and `WARRANTY`
-/// (`WAREHOUSE_TIMEOUT_MS` and `WARRANTY_TIMEOUT_MS` 500).
+/// (`WAREHOUSE_TIMEOUT_MS` and `WARRANTY_TIMEOUT_MS` 500), and of [`DeferredConfig`].
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What every service needs.
@@ -15,6 +16,8 @@ pub struct Config {
     pub warehouse: PeerConfig,
     /// Holds the warranties.
     pub warranty: PeerConfig,
+    /// How what can't be undone or completed at once is done later.
+    pub deferred: DeferredConfig,
 }
 
 impl Config {
@@ -33,6 +36,7 @@ impl Config {
             "twice the longer of WAREHOUSE_TIMEOUT_MS and WARRANTY_TIMEOUT_MS, and 100 ms,",
             both,
         );
-        Some(Self { base: base?, warehouse, warranty })
+        let deferred = DeferredConfig::read(reader);
+        Some(Self { base: base?, warehouse, warranty, deferred })
     }
 }

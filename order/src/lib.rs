@@ -1,7 +1,7 @@
 //! Order: who bought what, and the two sagas that make it so in Warehouse and Warranty as well.
 //!
-//! The same rooms as in `warehouse`, and [`sagas`]: placing an order and returning one, each read
-//! from top to bottom with its undos beside its steps.
+//! The same rooms as in `warehouse`, and [`sagas`]: placing an order, taking one back and returning
+//! one, each read from top to bottom with its undos beside its steps.
 
 pub mod config;
 pub mod models;
@@ -13,28 +13,30 @@ pub mod schema;
 use std::future::Future;
 use std::process::ExitCode;
 
+use anyhow::Context as _;
 use diesel_migrations::embed_migrations;
-use resilience::rollback::Backlog;
+use resilience::saga::{Sagas, Settings};
 use service::Db;
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
-use service::lifecycle::Lifecycle;
 use service::migrate::Schema;
 use tokio::net::TcpListener;
 use warehouse_api::WarehouseClient;
 use warranty_api::WarrantyClient;
 
 pub use config::Config;
+use sagas::give_back::Return;
+use sagas::place::Place;
+use sagas::take_back::TakeBack;
 
 /// Its schema.
-pub static MIGRATIONS: Schema = Schema::new(embed_migrations!());
+pub static MIGRATIONS: Schema = Schema::new(embed_migrations!()).with_sagas();
 
 /// What its routes work with.
 #[derive(Clone, Debug)]
 pub struct App {
     db: Db,
-    lifecycle: Lifecycle,
-    backlog: Backlog,
+    sagas: Sagas,
     warehouse: WarehouseClient,
     warranty: WarrantyClient,
 }
@@ -52,15 +54,26 @@ pub async fn run(
     let peers = base.peers()?;
     let warehouse = peers.client(&config.warehouse, warehouse_api::FINAL_CODES)?;
     let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
-    let app = App {
-        db: base.db.clone(),
-        lifecycle: base.lifecycle.clone(),
-        backlog: base.backlog.clone(),
-        warehouse: WarehouseClient::new(warehouse),
-        warranty: WarrantyClient::new(warranty),
+    let (warehouse, warranty) = (WarehouseClient::new(warehouse), WarrantyClient::new(warranty));
+    // Longer than any call: it is the call that ends, and says how.
+    let longest = config.warehouse.timeout.max(config.warranty.timeout);
+    let runtime = base
+        .deferred(&config.deferred)
+        .saga(Place::new(&warehouse, &warranty))
+        .saga(TakeBack::new(&warehouse, &warranty))
+        .saga(Return::new(&warehouse, &warranty))
+        // What answers with defects for a few minutes is no operator's affair yet.
+        .saga_settings(Settings::new().timeout(longest * 2).attempts(200))
+        .build()
+        .context("AMQP_URL")?;
+    let sagas = runtime.sagas();
+    let app = App { db: base.db.clone(), sagas: sagas.clone(), warehouse, warranty };
+    let site = Site {
+        routes: routes::table().with_state(app),
+        migrations: &MIGRATIONS,
+        deferred: Some(runtime),
+        sagas: Some(sagas),
     };
-    let site =
-        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, deferred: None };
     boot::serve(base, site, listener, shutdown).await
 }
 

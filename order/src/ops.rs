@@ -1,10 +1,11 @@
 //! What Order does in its own database, and the claim that it passes on. What reaches into several
 //! systems is in [`crate::sagas`].
 
-use diesel::PgConnection;
+use diesel::{PgConnection, QueryResult};
 use order_api::{ORDER_NOT_FOUND, Order};
 use resilience::http::Context;
-use service::{Db, Failure, Result, tombstone};
+use resilience::saga::Local;
+use service::{Db, Failure, Result, saga, tombstone};
 use uuid::Uuid;
 use warehouse_api::WarehouseClient;
 use warranty_api::{Claim, Decided};
@@ -48,25 +49,16 @@ pub fn list(
 /// The pivot of a purchase: from here on the order exists. Must run in a transaction.
 ///
 /// # Errors
-/// 409 `already_undone` when an undo was faster; 422 `idempotency_key_reused` for somebody else's.
-pub fn commit(conn: &mut PgConnection, uid: Uuid, user: Uuid) -> Result<()> {
+/// 409 `already_undone` when an undo was faster; 422 `idempotency_key_reused` for another order.
+pub(crate) fn commit(conn: &mut PgConnection, uid: Uuid, user: Uuid) -> Result<(), Local> {
     tombstone::lock(conn, uid)?;
     if tombstone::stands(conn, uid)? {
-        return Err(Failure::already_undone(uid));
+        return Err(Local::Refused(saga::refused(Failure::already_undone(uid))));
     }
     if OrderRow::insert(conn, uid, user, item_of(uid))? {
         return Ok(());
     }
-    // Placed already, by a repetition of the same request: that is the same order.
-    owned(conn, uid, user).map(drop)
-}
-
-/// Whether the order exists; 422 if it is somebody else's.
-fn owned(conn: &mut PgConnection, uid: Uuid, user: Uuid) -> Result<bool> {
-    match OrderRow::find(conn, uid)? {
-        Some(row) if row.user_uid != user => Err(another_order(uid)),
-        row => Ok(row.is_some()),
-    }
+    Err(Local::Refused(saga::refused(another_order(uid))))
 }
 
 /// 422: the id is taken.
@@ -74,28 +66,15 @@ pub(crate) fn another_order(uid: Uuid) -> Failure {
     Failure::key_reused(format!("{uid} is another order already"))
 }
 
-/// Decides that an order will never be, unless it is already: then true. Must run in a transaction.
-///
-/// # Errors
-/// 422 `idempotency_key_reused` when it is, for somebody else.
-pub fn abort(conn: &mut PgConnection, uid: Uuid, user: Uuid) -> Result<bool> {
-    tombstone::lock(conn, uid)?;
-    if owned(conn, uid, user)? {
-        return Ok(true);
-    }
-    tombstone::place(conn, uid)?;
-    Ok(false)
-}
-
 /// Takes an order back as if it had never been, and makes sure that it will not be. Must run in a
 /// transaction.
 ///
 /// # Errors
 /// What the database says.
-pub fn erase(conn: &mut PgConnection, uid: Uuid) -> Result<()> {
+pub fn erase(conn: &mut PgConnection, uid: Uuid) -> QueryResult<()> {
     tombstone::lock(conn, uid)?;
     tombstone::place(conn, uid)?;
-    Ok(OrderRow::erase(conn, uid)?)
+    OrderRow::erase(conn, uid)
 }
 
 /// Claims on the warranty of an order's item.

@@ -10,15 +10,3 @@ diesel::table! {
         user_uid -> Uuid,
     }
 }
-
-diesel::table! {
-    returns (order_uid) {
-        order_uid -> Uuid,
-        token -> Uuid,
-        lease -> Interval,
-        lease_until -> Timestamptz,
-        close_name -> Text,
-        before -> Nullable<Jsonb>,
-        forward -> Bool,
-    }
-}

@@ -10,12 +10,12 @@
 [retry]: mod@retry
 [fallback]: mod@fallback
 [pipeline]: mod@pipeline
-[rollback]: mod@rollback
 "
 )]
 #![cfg_attr(feature = "deferred", doc = "[deferred]: mod@deferred")]
 #![cfg_attr(feature = "http", doc = "[http]: mod@http")]
 #![cfg_attr(feature = "metrics", doc = "[metrics]: mod@metrics")]
+#![cfg_attr(feature = "saga", doc = "[saga]: mod@saga")]
 #![cfg_attr(feature = "rabbitmq", doc = "[rabbitmq]: mod@deferred::rabbitmq")]
 #![cfg_attr(feature = "testkit", doc = "[testkit]: mod@testkit")]
 #![cfg_attr(feature = "tower", doc = "[tower]: mod@tower")]
@@ -48,8 +48,8 @@ pub mod random;
 pub mod registry;
 #[cfg(feature = "pipeline")]
 pub mod retry;
-#[cfg(feature = "pipeline")]
-pub mod rollback;
+#[cfg(feature = "saga")]
+pub mod saga;
 mod sync;
 #[cfg(doc)]
 #[doc = include_str!("../docs/terms.md")]
@@ -78,5 +78,3 @@ pub use random::Random;
 pub use registry::Registry;
 #[cfg(feature = "pipeline")]
 pub use retry::{Backoff, Retry, RetryBudget, Retryable};
-#[cfg(feature = "pipeline")]
-pub use rollback::{Backlog, Rollback, RolledBack, Undo, UndoError};

@@ -12,8 +12,7 @@ use axum::serve::ListenerExt;
 use http::header::CONTENT_TYPE;
 use resilience::deferred::Runtime;
 use resilience::registry::Registry;
-use resilience::retry::Backoff;
-use resilience::rollback::Backlog;
+use resilience::saga::Sagas;
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 use tokio::time::Instant;
@@ -45,21 +44,15 @@ pub struct Base {
     pub lifecycle: Lifecycle,
     /// What protects its calls to other services.
     pub registry: Registry,
-    /// Undos that failed, retried in the background.
-    pub backlog: Backlog,
 }
 
 impl Base {
     /// Connects to nothing yet.
     pub fn new(config: BaseConfig) -> Self {
-        let lifecycle = Lifecycle::new();
-        let retries =
-            Backoff::new().initial(Duration::from_millis(100)).max_interval(Duration::from_secs(1));
         Self {
             db: Db::new(&config),
-            backlog: Backlog::new(lifecycle.tasks().clone(), retries),
             registry: Registry::new(),
-            lifecycle,
+            lifecycle: Lifecycle::new(),
             config,
         }
     }
@@ -81,13 +74,15 @@ pub struct Site {
     pub migrations: &'static Schema,
     /// What carries its deferred calls out, where it defers any.
     pub deferred: Option<Runtime>,
+    /// Its sagas, where it has any: that runtime's.
+    pub sagas: Option<Sagas>,
 }
 
 /// The part of a shutdown's time, one in so many, that is kept for giving back the deferred calls that
 /// hang.
 const LAST_WORDS: u32 = 4;
 
-/// Serves until `shutdown` resolves, then lets running requests and rollbacks finish.
+/// Serves until `shutdown` resolves, then lets running requests, sagas and deferred calls finish.
 ///
 /// # Errors
 /// When the listener fails.
@@ -97,7 +92,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let Base { config, db, lifecycle, registry, backlog } = base;
+    let Base { config, db, lifecycle, registry } = base;
     // Counts from the first request on.
     telemetry::metrics();
     let shell = Shell { name: config.name, lifecycle: lifecycle.clone(), budget: config.budget };
@@ -111,6 +106,9 @@ pub async fn serve(
     let mut manage = manage::routes(Panel::new(config.name, registry));
     if let Some(runtime) = &site.deferred {
         manage = manage.merge(manage::deferred::routes(runtime.handle()));
+    }
+    if let Some(sagas) = site.sagas {
+        manage = manage.merge(manage::sagas::routes(sagas));
     }
     let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
     let routes = routes.merge(openapi::routes(openapi::complete(document)));
@@ -162,11 +160,7 @@ pub async fn serve(
     let (requests, calls, ()) = tokio::join!(requests, calls, tokio::time::sleep(GRACE));
     let complete = requests && calls;
     if !complete {
-        tracing::error!(
-            service = config.name,
-            pending_undos = backlog.pending(),
-            "ending with work unfinished"
-        );
+        tracing::error!(service = config.name, "ending with work unfinished");
     }
     closing.cancel();
     // Idle connections close at once; what is left has had its time.

@@ -90,24 +90,29 @@ impl Db {
     /// What `work` returns; 503 `database_unavailable` when the database can't be reached or does
     /// not answer within the time allowed (what was asked of it may still happen), 503 `overloaded`
     /// when it can but every connection is busy.
-    pub async fn run<T, F>(&self, work: F) -> Result<T, Failure>
+    #[cfg_attr(feature = "testing", track_caller)]
+    pub fn run<T, F>(&self, work: F) -> impl Future<Output = Result<T, Failure>> + Send
     where
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run_within(&self.0.places, self.0.timeout, work).await
+        let done = self.run_within(&self.0.places, self.0.timeout, work);
+        #[cfg(feature = "testing")]
+        let done = between_points(std::panic::Location::caller(), done);
+        done
     }
 
     /// [`Db::run`], and all of it in one transaction: an error takes everything back.
     ///
     /// # Errors
     /// As [`Db::run`].
-    pub async fn transaction<T, F>(&self, work: F) -> Result<T, Failure>
+    #[cfg_attr(feature = "testing", track_caller)]
+    pub fn transaction<T, F>(&self, work: F) -> impl Future<Output = Result<T, Failure>> + Send
     where
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
-        self.run(|conn| conn.transaction(work)).await
+        self.run(|conn| conn.transaction(work))
     }
 
     /// Whether the database answers within `limit`.
@@ -210,6 +215,25 @@ fn unavailable() -> Failure {
 
 fn overloaded() -> Failure {
     Failure::unavailable(code::OVERLOADED, "too many requests at once; try again shortly")
+}
+
+/// A process that is tested can be ended before and after each piece of work, which is named by where
+/// it is in the code.
+#[cfg(feature = "testing")]
+async fn between_points<T>(
+    place: &'static std::panic::Location<'static>,
+    work: impl Future<Output = Result<T, Failure>>,
+) -> Result<T, Failure> {
+    let point = |when| {
+        let (file, line) = (place.file(), place.line());
+        resilience::testkit::crash::point(|| format!("{when} {file}:{line}"));
+    };
+    point("before");
+    let result = work.await;
+    if result.is_ok() {
+        point("after");
+    }
+    result
 }
 
 /// libpq rounds one second up to two; the address may say otherwise.

@@ -107,10 +107,15 @@ impl Base {
 /// 500 when the payload can't be written as JSON.
 pub fn call<H: Handler>(caller: &Caller, id: Uuid, payload: &H::Payload) -> Result<Deferral> {
     let call = Deferral::new::<H>(id, payload).map_err(Failure::internal)?;
-    Ok(caller.ids().into_iter().fold(call, |call, (name, value)| match value.to_str() {
-        Ok(text) => call.with_context(name.as_str(), text),
-        Err(_) => call,
-    }))
+    Ok(travelling(caller).into_iter().fold(call, |call, (name, id)| call.with_context(name, id)))
+}
+
+/// The ids of a request, as they travel with what is done later.
+pub(crate) fn travelling(caller: &Caller) -> Vec<(String, String)> {
+    let text = |(name, value): (HeaderName, HeaderValue)| {
+        value.to_str().ok().map(|value| (name.to_string(), value.to_owned()))
+    };
+    caller.ids().into_iter().filter_map(text).collect()
 }
 
 /// For the calls of an attempt: with the ids of the request that it is from, and within its time.

@@ -13,6 +13,7 @@
 //! | [`boot`] | from configuration to a served router, and back out on SIGTERM |
 //! | [`db`] | all blocking database work goes through [`db::Db::run`] |
 //! | [`deferred`] | from configuration to what makes calls later |
+//! | [`saga`] | from a request to a saga, and from the failure of a peer to what follows for one |
 //! | [`failure`] | one error type, one envelope |
 //! | [`answer`] | what an operation answers, in a form that can be remembered |
 //! | [`input`] | paths, queries and bodies, checked field by field |
@@ -21,7 +22,7 @@
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | [`health`] | `/manage/health` |
-//! | `manage` | `/manage/resilience`, and `/manage/deferred` where calls are deferred |
+//! | `manage` | `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
 pub mod answer;
@@ -41,6 +42,7 @@ pub mod observe;
 pub mod openapi;
 pub mod peer;
 pub mod pipeline;
+pub mod saga;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -29,11 +29,6 @@ impl Lifecycle {
         Self::default()
     }
 
-    /// Where background work that must be finished before the end is tracked.
-    pub fn tasks(&self) -> &TaskTracker {
-        &self.0.tasks
-    }
-
     /// Carries on with `work` whatever becomes of the one who waits for it.
     ///
     /// # Panics
@@ -46,24 +41,6 @@ impl Lifecycle {
         match running.await {
             Ok(result) => result,
             Err(error) => std::panic::resume_unwind(error.into_panic()),
-        }
-    }
-
-    /// [`Lifecycle::detach`], but waits at most for `limit`: `None` when the work goes on without
-    /// its caller.
-    ///
-    /// # Panics
-    /// When `work` panics within that time.
-    pub async fn detach_within<T: Send + 'static>(
-        &self,
-        limit: Duration,
-        work: impl Future<Output = T> + Send + 'static,
-    ) -> Option<T> {
-        let running = self.0.tasks.spawn(work.in_current_span());
-        match tokio::time::timeout(limit, running).await {
-            Ok(Ok(result)) => Some(result),
-            Ok(Err(error)) => std::panic::resume_unwind(error.into_panic()),
-            Err(_) => None,
         }
     }
 

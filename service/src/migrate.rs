@@ -6,7 +6,7 @@ use diesel::migration::{Migration, MigrationSource, Result as MigrationResult};
 use diesel::pg::Pg;
 use diesel::{Connection, PgConnection};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
-use resilience::deferred;
+use resilience::{deferred, saga};
 
 /// What the plumbing keeps in each service's database: idempotency keys and tombstones.
 const PLUMBING: EmbeddedMigrations = embed_migrations!("migrations");
@@ -19,18 +19,25 @@ const LOCK: i64 = 0x7265_7369_6c69;
 pub struct Schema {
     own: EmbeddedMigrations,
     defers: bool,
+    sagas: bool,
 }
 
 impl Schema {
     /// Its own tables, and those of the plumbing.
     pub const fn new(own: EmbeddedMigrations) -> Self {
-        Self { own, defers: false }
+        Self { own, defers: false, sagas: false }
     }
 
     /// With the ledger of deferred calls.
     #[must_use]
     pub const fn with_deferred(self) -> Self {
         Self { defers: true, ..self }
+    }
+
+    /// With the journal of sagas, which stands beside the ledger of deferred calls.
+    #[must_use]
+    pub const fn with_sagas(self) -> Self {
+        Self { sagas: true, ..self.with_deferred() }
     }
 }
 
@@ -39,6 +46,9 @@ impl MigrationSource<Pg> for &Schema {
         let mut all = MigrationSource::<Pg>::migrations(&PLUMBING)?;
         if self.defers {
             all.extend(MigrationSource::<Pg>::migrations(&deferred::MIGRATIONS)?);
+        }
+        if self.sagas {
+            all.extend(MigrationSource::<Pg>::migrations(&saga::MIGRATIONS)?);
         }
         all.extend(MigrationSource::<Pg>::migrations(&self.own)?);
         Ok(all)

@@ -79,17 +79,12 @@ impl Caller {
 
     /// For calls made on behalf of this request, within its time.
     pub fn context(&self) -> Context {
-        let context = self.unbounded();
+        let ids = self.ids().into_iter();
+        let context = ids.fold(Context::new(), |cx, (name, value)| cx.with_header(name, value));
         match self.deadline {
             Some(deadline) => context.with_deadline(deadline),
             None => context,
         }
-    }
-
-    /// For work that outlives the request, such as a rollback: the same ids, another budget.
-    pub fn unbounded(&self) -> Context {
-        let ids = self.ids().into_iter();
-        ids.fold(Context::new(), |context, (name, value)| context.with_header(name, value))
     }
 
     /// What tells in every log whose work it is.

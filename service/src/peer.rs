@@ -5,7 +5,6 @@ use std::time::Duration;
 use http::StatusCode;
 use resilience::http::{CallError, Client, ErrorKind, Transport, TransportConfig};
 use resilience::registry::{Key, Registry, RegistryFull};
-use resilience::rollback::UndoError;
 use url::Url;
 
 use crate::config::{BaseConfig, Reader};
@@ -175,19 +174,5 @@ impl From<CallError> for Failure {
             .with_dependency(error.dependency())
             .with_retry_after(error.retry_after()),
         }
-    }
-}
-
-/// An undo that works in this service's own database, or through one that passes failures on.
-impl From<Failure> for UndoError {
-    fn from(failure: Failure) -> Self {
-        let mut error = Self::new(failure.message());
-        if let Some(wait) = failure.retry_after() {
-            error = error.with_retry_after(wait);
-        }
-        if let Some(name) = failure.dependency() {
-            error = error.with_dependency(name);
-        }
-        error
     }
 }

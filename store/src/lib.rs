@@ -132,7 +132,7 @@ pub async fn run(
         known,
     };
     let routes = routes::table().with_state(app);
-    let site = Site { routes, migrations: &MIGRATIONS, deferred: Some(runtime) };
+    let site = Site { routes, migrations: &MIGRATIONS, deferred: Some(runtime), sagas: None };
     boot::serve(base, site, listener, shutdown).await
 }
 

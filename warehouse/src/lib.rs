@@ -50,8 +50,12 @@ pub async fn run(
     let peers = base.peers()?;
     let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES)?;
     let app = App { db: base.db.clone(), warranty: WarrantyClient::new(warranty) };
-    let site =
-        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, deferred: None };
+    let site = Site {
+        routes: routes::table().with_state(app),
+        migrations: &MIGRATIONS,
+        deferred: None,
+        sagas: None,
+    };
     boot::serve(base, site, listener, shutdown).await
 }
 

@@ -47,8 +47,12 @@ pub async fn run(
 ) -> anyhow::Result<()> {
     let base = Base::new(config.base);
     let app = App { db: base.db.clone(), period: config.period };
-    let site =
-        Site { routes: routes::table().with_state(app), migrations: &MIGRATIONS, deferred: None };
+    let site = Site {
+        routes: routes::table().with_state(app),
+        migrations: &MIGRATIONS,
+        deferred: None,
+        sagas: None,
+    };
     boot::serve(base, site, listener, shutdown).await
 }
 

@@ -6,12 +6,12 @@ use service::failure::code;
 use service::idempotency::{Attempt, Key, leased};
 use service::input::{Compensate, Fields, Ids, Page, Pattern};
 use service::observe::Caller;
-use service::{Answer, Failure, Result};
+use service::{Answer, Result};
 use uuid::Uuid;
 use warehouse_api::{MODEL, SIZE};
 
 use crate::sagas::place::NewOrder;
-use crate::sagas::{give_back as returning, place as placing};
+use crate::sagas::{give_back as returning, place as placing, take_back};
 use crate::{App, ops};
 
 static MODELS: Pattern = Pattern::new(MODEL);
@@ -61,7 +61,7 @@ pub(super) async fn place(
     leased(&app.db, key, &place.clone(), async |attempt| {
         let uid = match place.order_uid {
             Some(uid) => {
-                placing::run(&app, &caller, &NewOrder { uid, user, place }).await?;
+                placing::run(&app, &caller, &new_order(uid, user, place)).await?;
                 uid
             }
             None => place_attempt(&app, &caller, attempt, user, place).await?,
@@ -71,8 +71,8 @@ pub(super) async fn place(
     .await
 }
 
-/// Places an order whose id the caller left to us: the attempt's, so that whoever takes over after a
-/// crash goes on with the same order.
+/// Places an order whose id the caller left to us: the attempt's, so that whoever comes with the same
+/// key after a crash, or while it is being rolled back, goes on with the same order.
 async fn place_attempt(
     app: &App,
     caller: &Caller,
@@ -80,63 +80,22 @@ async fn place_attempt(
     user: Uuid,
     place: Place,
 ) -> Result<Uuid> {
-    if attempt.is_undoing() {
-        clear(app, caller, &mut attempt).await?;
-    }
-    let mut order = NewOrder { uid: attempt.id(), user, place };
+    let mut order = new_order(attempt.id(), user, place);
     let mut placed = placing::run(app, caller, &order).await;
     if placed.as_ref().is_err_and(|failure| failure.code() == code::ALREADY_UNDONE) {
-        // Left by a crash in the middle of its rollback.
-        clear(app, caller, &mut attempt).await?;
+        // An earlier attempt, which was rolled back meanwhile.
+        attempt.renew().await?;
         order.uid = attempt.id();
         placed = placing::run(app, caller, &order).await;
     }
-    match &placed {
-        Err(failure) if failure.code() == code::ROLLBACK_PENDING => {
-            undo_later(app, caller, &attempt, failure).await?;
-        }
-        // Somebody else may have done more under this id than we have.
-        Err(_) if attempt.is_taken_over() => clear(app, caller, &mut attempt).await?,
-        _ => {}
+    if placed.as_ref().is_err_and(|failure| failure.code() != code::ROLLED_BACK) {
+        attempt.go_on();
     }
     placed.map(|()| order.uid)
 }
 
-/// Makes sure that an earlier attempt under the same key left nothing, and begins anew.
-async fn clear(app: &App, caller: &Caller, attempt: &mut Attempt) -> Result<()> {
-    match placing::undo(app, caller, attempt.id()).await {
-        Ok(()) => attempt.renew().await,
-        Err(failure) => {
-            undo_later(app, caller, attempt, &failure).await?;
-            Err(failure)
-        }
-    }
-}
-
-/// Keeps the key until the rollback is confirmed, so that nothing is begun anew before that.
-async fn undo_later(
-    app: &App,
-    caller: &Caller,
-    attempt: &Attempt,
-    failure: &Failure,
-) -> Result<()> {
-    let waits_for = match failure.dependency() {
-        Some(warranty_api::NAME) => warranty_api::NAME,
-        _ => warehouse_api::NAME,
-    };
-    // Before the answer goes out, with which the key would be given back.
-    match attempt.begin_undo(waits_for).await {
-        // Whoever took over decides.
-        Err(lost) if lost.code() == code::IDEMPOTENCY_IN_PROGRESS => return Err(lost),
-        // Not noted: it is before the undo, in the background.
-        Err(_) | Ok(()) => {}
-    }
-    let (app, caller) = (app.clone(), caller.clone());
-    app.backlog.clone().submit(attempt.undo(waits_for, move |uid| {
-        let (app, caller) = (app.clone(), caller.clone());
-        async move { Ok(placing::undo(&app, &caller, uid).await?) }
-    }));
-    Ok(())
+fn new_order(uid: Uuid, user: Uuid, place: Place) -> NewOrder {
+    NewOrder { uid, user, model: place.model, size: place.size }
 }
 
 fn read(mut body: Fields) -> Result<Place> {
@@ -162,7 +121,7 @@ pub(super) async fn give_back(
 ) -> Result<Answer> {
     leased(&app.db, key, &compensate, async |_| {
         if compensate {
-            placing::undo(&app, &caller, uid).await?;
+            take_back::run(&app, &caller, uid).await?;
         } else {
             returning::run(&app, &caller, uid).await?;
         }

@@ -2,44 +2,172 @@
 //!
 //! | step | effect | undone by |
 //! |---|---|---|
+//! | look | none: what the warranty is | |
 //! | close | Warranty closes the item's | `restore`, exactly as it was, which also disarms a late close |
 //! | give back | Warehouse has the item, and may sell it again at once: the pivot | nothing |
 //! | mark | the order is `CANCELED` | nothing |
 //!
 //! The pivot's definite *no* re-opens the warranty. *Yes* and *unknown* go forward only. One return
-//! runs at a time for an order: two would close and re-open across each other. Its row is also where
-//! the next one finds what a crash left.
+//! runs at a time for an order: two would close and re-open across each other.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use diesel::{PgConnection, QueryResult};
+use diesel::PgConnection;
 use order_api::REFUND_PENDING;
-use resilience::http::{CallError, Effect};
-use resilience::rollback::{Rollback, Undo, UndoError};
+use resilience::deferred::{Attempt, HandlerError};
+use resilience::http::CallError;
+use resilience::saga::{
+    Action, Committed, Failure as StepFailure, Known, Outcome, Run, Saga, Stage, StartError,
+    Started, Step, Steps, Stop,
+};
+use serde::{Deserialize, Serialize};
 use service::failure::code;
 use service::observe::Caller;
-use service::{Failure, Result, tombstone};
+use service::{Failure, Result, deferred, saga, tombstone};
 use uuid::Uuid;
-use warranty_api::{Restore, WARRANTY_NOT_FOUND};
+use warehouse_api::WarehouseClient;
+use warranty_api::{Restore, WARRANTY_NOT_FOUND, WarrantyClient};
 
-use crate::models::{Claimed, OrderRow, RunningReturn};
+use crate::models::OrderRow;
 use crate::{App, ops, sagas};
 
-/// How often somebody else's return is looked at.
-const LOOK_AGAIN: Duration = Duration::from_millis(50);
+/// How often it is asked whether somebody else's return is still worth waiting for.
+const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
-enum Begun {
+/// The order that is returned.
+#[derive(Clone, Copy, Debug, Serialize, Deserialize)]
+pub(crate) struct Bought {
+    order: Uuid,
+    item: Uuid,
+}
+
+/// A warranty that is closed.
+#[derive(Clone, Debug, Serialize, Deserialize)]
+struct ToClose {
+    item: Uuid,
+    /// By what name.
+    name: String,
+    /// What re-opens it exactly as it was.
+    before: Restore,
+}
+
+/// Returns orders.
+#[derive(Clone, Debug)]
+pub(crate) struct Return {
+    look: Look,
+    close: Close,
+    give_back: GiveBack,
+}
+
+impl Return {
+    pub(crate) fn new(warehouse: &WarehouseClient, warranty: &WarrantyClient) -> Self {
+        Self {
+            look: Look(warranty.clone()),
+            close: Close(warranty.clone()),
+            give_back: GiveBack(warehouse.clone()),
+        }
+    }
+}
+
+impl Saga for Return {
+    const KIND: &'static str = "return";
+    type Input = Bought;
+    type Output = ();
+
+    fn steps(&self) -> Steps {
+        Steps::new().and(self.close.clone())
+    }
+
+    async fn run(&self, run: &mut Run, bought: &Bought) -> Result<Committed<()>, Stop> {
+        let Bought { order, item } = *bought;
+        let name = run.id().to_string();
+        if let Some(before) = run.read(&self.look, item).await? {
+            let before = Restore { closed_by: Some(name.clone()), ..before };
+            run.step(&self.close, ToClose { item, name, before }).await?;
+        }
+        run.pivot(&self.give_back, item).await?;
+        run.commit(move |conn| {
+            // Nobody may see the order before this and its return's end after it.
+            tombstone::lock(conn, order)?;
+            Ok(OrderRow::cancel(conn, order)?)
+        })
+        .await
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Look(WarrantyClient);
+
+impl Action for Look {
+    const NAME: &'static str = "look";
+    type Input = Uuid;
+    type Output = Option<Restore>;
+
+    async fn act(&self, attempt: Attempt<Uuid>) -> Result<Option<Restore>, StepFailure> {
+        match self.0.get(&deferred::context(&attempt), attempt.payload).await {
+            Ok(warranty) => Ok(Some(Restore {
+                status: warranty.status,
+                warranty_date: warranty.warranty_date,
+                comment: warranty.comment,
+                closed_by: None,
+            })),
+            Err(error) if error.code() == Some(WARRANTY_NOT_FOUND) => Ok(None),
+            Err(error) => Err(saga::failed(error)),
+        }
+    }
+}
+
+#[derive(Clone, Debug)]
+struct Close(WarrantyClient);
+
+impl Action for Close {
+    const NAME: &'static str = "close";
+    type Input = ToClose;
+    type Output = ();
+
+    async fn act(&self, attempt: Attempt<ToClose>) -> Result<(), StepFailure> {
+        let ToClose { item, name, .. } = &attempt.payload;
+        let closed = self.0.close(&deferred::context(&attempt), *item, name).await;
+        unless_refused(closed).map_err(saga::failed)
+    }
+}
+
+impl Step for Close {
+    async fn undo(&self, attempt: Attempt<ToClose>) -> Result<(), HandlerError> {
+        let ToClose { item, before, .. } = &attempt.payload;
+        let restored = self.0.restore(&deferred::context(&attempt), *item, before).await;
+        unless_refused(restored).map_err(|error| deferred::failed(&error))
+    }
+}
+
+/// A warranty that Warranty refuses to close or to re-open, as it doesn't know it or its start was
+/// undone, needs neither.
+fn unless_refused(outcome: Result<(), CallError>) -> Result<(), CallError> {
+    outcome.or_else(|error| if error.is_refused() { Ok(()) } else { Err(error) })
+}
+
+#[derive(Clone, Debug)]
+struct GiveBack(WarehouseClient);
+
+impl Action for GiveBack {
+    const NAME: &'static str = "give-back";
+    type Input = Uuid;
+    type Output = ();
+
+    async fn act(&self, attempt: Attempt<Uuid>) -> Result<(), StepFailure> {
+        match self.0.give_back(&deferred::context(&attempt), attempt.payload).await {
+            // It was taken once, so an item that isn't known any more has nothing to return.
+            Err(error) if error.is_refused() && attempt.number > 1 => Ok(()),
+            given => given.map_err(saga::failed),
+        }
+    }
+}
+
+/// Why a return is not begun.
+enum Not {
     /// It is refunded already.
-    Done,
-    Ours {
-        item: Uuid,
-        run: RunningReturn,
-    },
-    Theirs {
-        forward: bool,
-    },
+    Due,
+    Refused(Failure),
 }
 
 /// Closes the warranty and gives the item back. Repeating it changes nothing.
@@ -49,214 +177,77 @@ enum Begun {
 /// `refund_pending` once there is no way back; 409 `idempotency_in_progress` while another return of
 /// the order runs.
 pub async fn run(app: &App, caller: &Caller, uid: Uuid) -> Result<()> {
-    let cx = caller.context();
     caller.check_time()?;
-    let lease = app.db.lease();
-    let (item, mut run) = loop {
-        match app.db.transaction(move |conn| begin(conn, uid, lease)).await? {
-            Begun::Done => return Ok(()),
-            Begun::Ours { item, run } => break (item, run),
-            Begun::Theirs { forward } => {
-                still_running(app, forward, sagas::time_left(&cx).is_zero())?;
-                tokio::time::sleep(LOOK_AGAIN).await;
-            }
-        }
-    };
-    if run.forward {
-        // A crash left it behind its pivot.
-        return forward(app, caller, item, run).await;
+    let deadline = sagas::deadline(caller);
+    let row = app.db.run(move |conn| Ok(OrderRow::find(conn, uid)?)).await?;
+    let row = row.ok_or_else(|| ops::unknown_order(uid))?;
+    if row.is_canceled() {
+        return Ok(());
     }
-
-    // A pivot that is known to be refused is refused before the warranty is closed.
-    if let Err(cause) = app.warehouse.check() {
-        return Err(give_up(app, caller, item, run, cause).await);
-    }
-    if let Some(before) = run.restore() {
-        // A crash left it before its pivot: that attempt is undone first.
-        if let Err(cause) = unless_refused(app.warranty.restore(&cx, item, &before).await) {
-            return Err(give_up(app, caller, item, run, cause).await);
-        }
-        run = noted(app, caller, item, run, RunningReturn::renew).await?;
-    }
-
-    match app.warranty.get(&cx, item).await {
-        Ok(warranty) => {
-            // Its undo is written down before the call.
-            let before = Restore {
-                status: warranty.status,
-                warranty_date: warranty.warranty_date,
-                comment: warranty.comment,
-                closed_by: None,
-            };
-            run = noted(app, caller, item, run, move |run, conn| run.note_before(conn, &before))
-                .await?;
-        }
-        Err(error) if error.code() == Some(WARRANTY_NOT_FOUND) => {}
-        Err(cause) => return Err(give_up(app, caller, item, run, cause).await),
-    }
-    if run.restore().is_some()
-        && let Err(cause) = unless_refused(app.warranty.close(&cx, item, &run.close_name).await)
-    {
-        return Err(give_up(app, caller, item, run, cause).await);
-    }
-
-    run = noted(app, caller, item, run, |run, conn| run.go_forward(conn)).await?;
-
-    // The pivot.
-    match app.warehouse.give_back(&cx, item).await {
-        Ok(()) => match mark(app, uid).await {
-            Ok(()) => Ok(()),
-            Err(_) => forward(app, caller, item, run).await,
-        },
-        Err(cause) if cause.effect() == Effect::None => {
-            Err(give_up(app, caller, item, run, cause).await)
-        }
-        Err(_) => forward(app, caller, item, run).await,
+    let bought = Bought { order: uid, item: row.item_uid };
+    loop {
+        // The id is fresh each time: it names the close.
+        let start = saga::start::<Return>(caller, Uuid::new_v4(), &bought)?.key(uid.to_string());
+        let doer = app.clone();
+        let started = app.sagas.run(start, deadline, move |conn| may_begin(conn, &doer, uid)).await;
+        let known = match started {
+            Ok(Started::Begun(outcome)) => return answer(outcome),
+            Ok(Started::Known(known)) => known,
+            Err(StartError::Prepare(Not::Due)) => return Ok(()),
+            Err(StartError::Prepare(Not::Refused(failure))) => return Err(failure),
+            Err(StartError::Database(error)) => return Err(error.into()),
+        };
+        let left = sagas::time_left(deadline);
+        still_running(app, uid, &known, left < LOOK_AGAIN)?;
+        app.sagas.ended::<Return>(known.id, LOOK_AGAIN).await?;
     }
 }
 
-fn begin(conn: &mut PgConnection, uid: Uuid, lease: Duration) -> Result<Begun> {
-    tombstone::lock(conn, uid)?;
-    let row = OrderRow::find(conn, uid)?.ok_or_else(|| ops::unknown_order(uid))?;
-    if row.is_canceled() {
-        return Ok(Begun::Done);
+fn may_begin(conn: &mut PgConnection, app: &App, uid: Uuid) -> Result<(), Not> {
+    let row = OrderRow::find(conn, uid).map_err(|error| Not::Refused(error.into()))?;
+    match row {
+        None => return Err(Not::Refused(ops::unknown_order(uid))),
+        Some(row) if row.is_canceled() => return Err(Not::Due),
+        Some(_) => {}
     }
-    Ok(match RunningReturn::claim(conn, uid, lease)? {
-        Claimed::Ours(run) => Begun::Ours { item: row.item_uid, run },
-        Claimed::Theirs { forward } => Begun::Theirs { forward },
+    // A pivot that is known to be refused is refused before the warranty is closed.
+    let checked = app.warehouse.check().and_then(|()| app.warranty.check());
+    checked.map_err(|cause| Not::Refused(sagas::nothing_done(cause)))
+}
+
+fn answer(outcome: Outcome<()>) -> Result<()> {
+    Err(match outcome {
+        Outcome::Committed(()) => return Ok(()),
+        Outcome::Compensated(failure) => sagas::rolled_back(&failure),
+        Outcome::Compensating { cause, step } => {
+            sagas::pending(&cause, step.is_some().then_some(warranty_api::NAME))
+        }
+        Outcome::Completing(_) => refund_pending(),
+        Outcome::Unknown => sagas::unknown(),
     })
 }
 
 /// Whether somebody else's return is worth waiting for: not when it waits for a system itself, and
 /// not when there is no time left.
-fn still_running(app: &App, forward: bool, late: bool) -> Result<()> {
-    let (waits_for, pending) = if forward {
-        (app.warehouse.check(), refund_pending())
-    } else {
+fn still_running(app: &App, uid: Uuid, known: &Known, late: bool) -> Result<()> {
+    if known.forward {
+        return match app.warehouse.check() {
+            Err(cause) => Err(refund_pending().with_retry_after(cause.retry_after())),
+            Ok(()) if late || known.stage == Stage::Stuck => Err(refund_pending()),
+            Ok(()) => Ok(()),
+        };
+    }
+    let reopening = || {
         let message = "the warranty is being re-opened after a refund that failed";
-        let pending = Failure::unavailable(code::ROLLBACK_PENDING, message);
-        (app.warranty.check(), pending.with_dependency(warranty_api::NAME))
+        Failure::unavailable(code::ROLLBACK_PENDING, message).with_dependency(warranty_api::NAME)
     };
-    match waits_for {
-        Err(cause) => Err(pending.with_retry_after(cause.retry_after())),
-        Ok(()) if late && forward => Err(pending),
-        Ok(()) if late => Err(in_progress()),
+    match app.warranty.check() {
+        Err(cause) => Err(reopening().with_retry_after(cause.retry_after())),
+        Ok(()) if known.stage == Stage::Stuck => Err(reopening()),
+        Ok(()) if late && known.stage == Stage::Compensating => Err(reopening()),
+        Ok(()) if late => Err(sagas::in_progress(uid, "returned")),
         Ok(()) => Ok(()),
     }
-}
-
-/// Writes to the return's row. Where somebody else took over, they decide; where the database went
-/// away, what was done is undone as soon as it is back, as nothing was asked of Warehouse yet.
-async fn noted(
-    app: &App,
-    caller: &Caller,
-    item: Uuid,
-    run: RunningReturn,
-    write: impl FnOnce(&mut RunningReturn, &mut PgConnection) -> QueryResult<bool> + Send + 'static,
-) -> Result<RunningReturn> {
-    let mut written = run.clone();
-    let outcome = app
-        .db
-        .run(move |conn| if write(&mut written, conn)? { Ok(written) } else { Err(in_progress()) })
-        .await;
-    if outcome.as_ref().is_err_and(|failure| failure.code() != code::IDEMPOTENCY_IN_PROGRESS) {
-        app.backlog.submit(undo(app, caller, item, run, &Arc::default()));
-    }
-    outcome
-}
-
-/// A warranty that Warranty refuses to close or to re-open, as it doesn't know it or its start was
-/// undone, needs neither.
-fn unless_refused(outcome: Result<(), CallError>) -> Result<(), CallError> {
-    outcome.or_else(|error| if error.is_refused() { Ok(()) } else { Err(error) })
-}
-
-/// Re-opens the warranty if it was, or may have been, closed, and ends the return: only then may
-/// the next one begin.
-async fn give_up(
-    app: &App,
-    caller: &Caller,
-    item: Uuid,
-    run: RunningReturn,
-    cause: CallError,
-) -> Failure {
-    let overtaken = Arc::new(AtomicBool::new(false));
-    let mut rollback = Rollback::new();
-    rollback.push(undo(app, caller, item, run, &overtaken));
-    let failure = sagas::roll_back(app, &caller.context(), rollback, cause).await;
-    // Whoever took over decides.
-    if overtaken.load(Ordering::Acquire) { in_progress() } else { failure }
-}
-
-fn undo(
-    app: &App,
-    caller: &Caller,
-    item: Uuid,
-    run: RunningReturn,
-    overtaken: &Arc<AtomicBool>,
-) -> Undo {
-    let (app, cx, overtaken) = (app.clone(), caller.unbounded(), Arc::clone(overtaken));
-    Undo::new(run.name(), warranty_api::NAME, move || {
-        let (app, cx, run) = (app.clone(), cx.clone(), run.clone());
-        let overtaken = Arc::clone(&overtaken);
-        async move {
-            let noted = run.clone();
-            if !app.db.run(move |conn| Ok(noted.go_back(conn)?)).await? {
-                overtaken.store(true, Ordering::Release);
-                return Ok(());
-            }
-            if let Some(before) = run.restore() {
-                unless_refused(app.warranty.restore(&cx, item, &before).await)
-                    .map_err(|error| UndoError::from(error).without_retry_after())?;
-            }
-            app.db.run(move |conn| Ok(run.end(conn)?)).await?;
-            Ok::<_, UndoError>(())
-        }
-    })
-}
-
-/// There is no way back: the item is given back, and the order marked, however long that takes.
-async fn forward(app: &App, caller: &Caller, item: Uuid, run: RunningReturn) -> Result<()> {
-    let uid = run.order_uid;
-    let key = run.name();
-    let (doer, cx) = (app.clone(), caller.unbounded());
-    app.backlog.submit(Undo::new(key.clone(), warehouse_api::NAME, move || {
-        let (app, cx, run) = (doer.clone(), cx.clone(), run.clone());
-        async move {
-            if !app.db.run(move |conn| Ok(run.go_forward(conn)?)).await? {
-                // Somebody else goes on with it.
-                return Ok(());
-            }
-            match app.warehouse.give_back(&cx, item).await {
-                // It was taken once, so an item that isn't known any more has nothing to return.
-                Err(error) if !error.is_refused() => {
-                    return Err(UndoError::from(error).without_retry_after());
-                }
-                _ => mark(&app, uid).await?,
-            }
-            Ok::<_, UndoError>(())
-        }
-    }));
-    let cx = caller.context();
-    if !app.backlog.wait(&key, sagas::time_left(&cx)).await {
-        return Err(refund_pending());
-    }
-    // It also ends when somebody else goes on with it.
-    match app.db.run(move |conn| Ok(OrderRow::find(conn, uid)?)).await {
-        Ok(Some(row)) if row.is_canceled() => Ok(()),
-        _ => Err(refund_pending()),
-    }
-}
-
-async fn mark(app: &App, uid: Uuid) -> Result<()> {
-    app.db
-        .transaction(move |conn| {
-            // Nobody may see the order before this and its return's end after it.
-            tombstone::lock(conn, uid)?;
-            OrderRow::cancel(conn, uid)?;
-            Ok(RunningReturn::done(conn, uid)?)
-        })
-        .await
 }
 
 fn refund_pending() -> Failure {
@@ -265,8 +256,4 @@ fn refund_pending() -> Failure {
         "the warranty is closed and the item's return is being completed; repeating is safe",
     )
     .with_dependency(warehouse_api::NAME)
-}
-
-fn in_progress() -> Failure {
-    Failure::conflict(code::IDEMPOTENCY_IN_PROGRESS, "the order is being returned right now")
 }

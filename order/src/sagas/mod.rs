@@ -1,49 +1,65 @@
-//! What reaches into several systems: [`place`] and [`give_back`], one file each.
+//! What reaches into several systems: [`place`], [`take_back`] and [`give_back`], one file each.
 //!
-//! Both run in this process's memory: steps from top to bottom, undos beside them, in reverse order
-//! when one fails, those that fail retried in the background. What makes that right is in the other
-//! systems: ids minted here make each effect happen once, and a tombstone refuses a call that
-//! arrives after its undo.
+//! Each is a [saga](resilience::saga): steps from top to bottom, undos beside them. All that is known
+//! of one that has not ended is in the journal, whose ledger completes it or takes it back, whatever
+//! dies. Of one order one saga of a kind is open at a time: the order's id is its key. What makes
+//! repeating right is in the other systems: ids minted here make each effect happen once, and a
+//! tombstone refuses a call that arrives after its undo.
 
 pub mod give_back;
 pub mod place;
+pub mod take_back;
 
 use std::time::Duration;
 
-use resilience::http::{CallError, Context};
-use resilience::rollback::{Rollback, RolledBack};
+use resilience::deadline::Deadline;
+use resilience::http::CallError;
+use resilience::saga::{Failure as StepFailure, StartError};
 use service::Failure;
 use service::failure::code;
-
-use crate::App;
+use service::observe::Caller;
+use uuid::Uuid;
 
 /// What an answer takes to get back to a caller that stops waiting.
 const MARGIN: Duration = Duration::from_millis(250);
 
-/// How long a handler may still wait.
-fn time_left(cx: &Context) -> Duration {
-    cx.deadline().map_or(MARGIN, |deadline| deadline.remaining().saturating_sub(MARGIN))
+/// A quarter of a caller's time is left for the answer at the most.
+const SHARE: u32 = 4;
+
+/// Until when a handler may wait.
+fn deadline(caller: &Caller) -> Option<Deadline> {
+    caller.deadline().map(|deadline| {
+        let left = deadline.remaining();
+        Deadline::after(left.saturating_sub(MARGIN.min(left / SHARE)))
+    })
 }
 
-/// Undoes in a task of its own, and says what has become of it within the caller's time.
-async fn roll_back(app: &App, cx: &Context, rollback: Rollback, cause: CallError) -> Failure {
-    let backlog = app.backlog.clone();
-    let undone = app
-        .lifecycle
-        .detach_within(time_left(cx), async move { rollback.run(&backlog).await })
-        .await;
-    match undone {
-        Some(RolledBack::Complete) => rolled_back(cause),
-        Some(RolledBack::Pending { dependency }) => pending(&cause, dependency),
-        None => {
-            let dependency = cause.dependency().to_owned();
-            pending(&cause, dependency)
-        }
+/// How long it may wait still.
+fn time_left(deadline: Option<Deadline>) -> Duration {
+    deadline.map_or(MARGIN, Deadline::remaining)
+}
+
+fn not_begun(error: StartError<Failure>) -> Failure {
+    match error {
+        StartError::Prepare(failure) => failure,
+        StartError::Database(error) => error.into(),
     }
 }
 
-/// Everything is as it was. A business answer stays what it is; a system that failed is named.
-fn rolled_back(cause: CallError) -> Failure {
+/// Everything is as it was. A business answer, of another system or of our own, stays what it is; a
+/// system that failed is named.
+fn rolled_back(failure: &StepFailure) -> Failure {
+    if let Some(call) = failure.cause::<CallError>() {
+        return nothing_done(call.clone());
+    }
+    if let Some(refused) = failure.cause::<Failure>() {
+        return refused.clone();
+    }
+    let message = format!("nothing was done: {failure}");
+    blamed(Failure::unavailable(code::ROLLED_BACK, message), failure.dependency())
+}
+
+fn nothing_done(cause: CallError) -> Failure {
     if cause.is_refused() {
         return cause.into();
     }
@@ -52,9 +68,28 @@ fn rolled_back(cause: CallError) -> Failure {
     Failure::from(cause).recoded(code::ROLLED_BACK, message).with_dependency(dependency)
 }
 
-fn pending(cause: &CallError, dependency: String) -> Failure {
+/// What was done is being undone, by the system that is to blame for that, or for all of it.
+fn pending(cause: &StepFailure, undoing: Option<&str>) -> Failure {
     let message = format!("{cause}; what was done is being undone");
-    Failure::unavailable(code::ROLLBACK_PENDING, message)
-        .with_dependency(dependency)
-        .with_retry_after(cause.retry_after())
+    let failure = Failure::unavailable(code::ROLLBACK_PENDING, message);
+    let wait = cause.cause::<CallError>().and_then(CallError::retry_after);
+    blamed(failure, undoing.or(cause.dependency())).with_retry_after(wait)
+}
+
+/// Nobody can say now what has become of it.
+fn unknown() -> Failure {
+    let message = "the database can't be reached; repeating is safe";
+    Failure::unavailable(code::DATABASE_UNAVAILABLE, message)
+}
+
+fn in_progress(uid: Uuid, what: &str) -> Failure {
+    let message = format!("the order {uid} is being {what} right now");
+    Failure::conflict(code::IDEMPOTENCY_IN_PROGRESS, message)
+}
+
+fn blamed(failure: Failure, dependency: Option<&str>) -> Failure {
+    match dependency {
+        Some(dependency) => failure.with_dependency(dependency),
+        None => failure,
+    }
 }

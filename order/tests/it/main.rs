@@ -4,6 +4,7 @@
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
 mod claims;
+mod operators;
 mod orders;
 mod outage;
 mod plumbing;
@@ -11,6 +12,7 @@ mod races;
 mod repeats;
 mod returns;
 mod rollback;
+mod sagas;
 mod schema;
 mod undo;
 mod world;

@@ -82,8 +82,8 @@ async fn breakers_are_shown_and_operated_from_this_machine() {
 async fn it_answers_as_every_service_does() {
     let world = World::start().await;
     let client = &world.client;
-    // It defers nothing, so there is no broker.
-    plumbing::health_works(client, "order", &["warehouse", "warranty"], false).await;
+    // What it can't undo or complete at once it defers.
+    plumbing::health_works(client, "order", &["warehouse", "warranty"], true).await;
     let id = Uuid::new_v4();
     plumbing::ids_are_echoed(client, &format!("{ORDERS}/{id}/{id}"), "order_not_found").await;
     plumbing::methods_are_told(
@@ -103,6 +103,13 @@ async fn it_answers_as_every_service_does() {
             ("/api/v1/orders/{uid}", &["get", "post", "delete"]),
             ("/api/v1/orders/{userUid}/{orderUid}", &["get"]),
             ("/api/v1/orders/{uid}/warranty", &["post"]),
+            ("/manage/deferred", &["get"]),
+            ("/manage/deferred/{id}", &["get"]),
+            ("/manage/deferred/{id}/retry", &["post"]),
+            ("/manage/deferred/{id}/discard", &["post"]),
+            ("/manage/sagas", &["get"]),
+            ("/manage/sagas/{id}", &["get"]),
+            ("/manage/sagas/{id}/retry", &["post"]),
         ],
     )
     .await;

@@ -121,9 +121,15 @@ async fn a_key_that_is_being_worked_on_is_409_and_taken_over_when_its_holder_is_
 
     // As if it had been silent for as long as a crash is.
     world.order.execute("UPDATE idempotency SET lease_until = now() - interval '1 second'");
-    let second = world.place(user, &wish()).key("k").send().await.ok();
+    let second = tokio::spawn(world.place(user, &wish()).key("k").send());
+    until(SOON, "taken over", async || {
+        let taken = "SELECT count(*) FROM idempotency WHERE lease_until > now()";
+        (world.order.number(taken) == 1).then_some(())
+    })
+    .await;
     held.release();
     // It was only slow: both have placed the same order.
+    let second = second.await.unwrap().ok();
     assert_eq!(first.await.unwrap().ok(), second);
     assert_eq!((world.effects(), world.left()), ((1, 1, 1), STOCK - 1));
     assert_eq!(world.place(user, &wish()).key("k").send().await.ok(), second);

@@ -197,6 +197,11 @@ impl World {
         )
     }
 
+    /// Sagas that have not ended.
+    pub(crate) fn open_sagas(&self) -> i64 {
+        self.order.number("SELECT count(*) FROM saga WHERE ended_at IS NULL")
+    }
+
     /// Waits until nothing is left of anything that was begun.
     pub(crate) async fn is_as_before(&self) {
         until(SOON, "everything is as it was", async || {

@@ -13,6 +13,8 @@ use super::rabbitmq::Address;
 use super::runtime::{Runtime, Times};
 use super::settings::Settings;
 use super::shared::{Broker, Shared};
+#[cfg(feature = "saga")]
+use crate::saga;
 
 /// The longest name, in bytes.
 const LONGEST_NAME: usize = 100;
@@ -30,6 +32,8 @@ pub struct Builder {
     kinds: BTreeMap<&'static str, Arc<Kind>>,
     times: Times,
     error: Option<BuildError>,
+    #[cfg(feature = "saga")]
+    sagas: saga::Definitions,
     #[cfg(feature = "rabbitmq")]
     broker: Option<Address>,
 }
@@ -72,8 +76,11 @@ impl std::error::Error for BuildError {}
 
 impl Builder {
     pub(super) fn new(database: impl Database) -> Self {
+        let door = Door::new(database);
         Self {
-            door: Door::new(database),
+            #[cfg(feature = "saga")]
+            sagas: saga::Definitions::new(door.clone()),
+            door,
             app: "deferred".to_owned(),
             kinds: BTreeMap::new(),
             times: Times::default(),
@@ -110,9 +117,35 @@ impl Builder {
         self
     }
 
+    /// Runs sagas of this kind, and takes over those of a process that died.
+    #[cfg(feature = "saga")]
+    pub fn saga<S: saga::Saga>(mut self, saga: S) -> Self {
+        if !is_name(S::KIND) {
+            self.error.get_or_insert_with(|| BuildError::Name(S::KIND.to_owned()));
+        }
+        if let Err(twice) = self.sagas.add(saga) {
+            self.error.get_or_insert(BuildError::Twice(twice));
+        }
+        self
+    }
+
+    #[cfg(all(feature = "saga", feature = "testkit"))]
+    pub(crate) fn trial(mut self, trial: Arc<crate::testkit::saga::Trial>) -> Self {
+        self.sagas.try_out(trial);
+        self
+    }
+
+    /// How the sagas are carried out. The default is [`Settings::new`](saga::Settings::new).
+    #[cfg(feature = "saga")]
+    pub fn saga_settings(mut self, settings: saga::Settings) -> Self {
+        self.sagas.set(settings);
+        self
+    }
+
     /// How long calls that are done or discarded stay in the ledger for inspection. Those that are
-    /// parked stay until somebody looks after them. More than nothing: who asks how a call ended, or defers it again, must find it. Of
-    /// more than a thousand years none is ever over. The default is 30 days.
+    /// parked stay until somebody looks after them. More than nothing: who asks how a call ended, or
+    /// defers it again, must find it. Of more than a thousand years none is ever over. The default is
+    /// 30 days.
     pub fn retention(mut self, retention: Duration) -> Self {
         if retention.is_zero() {
             self.error.get_or_insert_with(|| BuildError::Time("the retention".to_owned()));
@@ -146,7 +179,15 @@ impl Builder {
     /// # Errors
     ///
     /// When a name, a time or the broker's address can't be used.
-    pub fn build(self) -> Result<Runtime, BuildError> {
+    #[cfg_attr(not(feature = "saga"), expect(unused_mut, reason = "sagas bring handlers"))]
+    pub fn build(mut self) -> Result<Runtime, BuildError> {
+        #[cfg(feature = "saga")]
+        let sagas =
+            Arc::new(std::mem::replace(&mut self.sagas, saga::Definitions::new(self.door.clone())));
+        #[cfg(feature = "saga")]
+        if !sagas.is_empty() {
+            self = saga::handlers(self, &sagas);
+        }
         if let Some(error) = self.error {
             return Err(error);
         }
@@ -158,9 +199,14 @@ impl Builder {
         let broker = if self.broker.is_some() { Broker::Down } else { Broker::Absent };
         #[cfg(not(feature = "rabbitmq"))]
         let broker = Broker::Absent;
+        let shared = Arc::new(Shared::new(self.app, self.door, self.kinds, broker));
+        #[cfg(feature = "saga")]
+        sagas.join(&shared);
         Ok(Runtime {
-            shared: Arc::new(Shared::new(self.app, self.door, self.kinds, broker)),
+            shared,
             times: self.times,
+            #[cfg(feature = "saga")]
+            sagas,
             #[cfg(feature = "rabbitmq")]
             broker: self.broker,
         })

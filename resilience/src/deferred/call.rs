@@ -39,6 +39,15 @@ impl Deferral {
         })
     }
 
+    /// With a payload of ours, which can be serialized.
+    #[cfg(feature = "saga")]
+    pub(crate) fn of<H: Handler>(id: Uuid, payload: &H::Payload) -> Self {
+        let payload = serde_json::value::to_raw_value(payload);
+        let payload = payload.unwrap_or_else(|_| RawValue::NULL.to_owned());
+        let (context, delay) = (BTreeMap::new(), Duration::ZERO);
+        Self { id, kind: H::KIND, payload, context, delay }
+    }
+
     /// Not before so much time has passed since it was written down, by the database's clock.
     #[must_use]
     pub fn after(mut self, delay: Duration) -> Self {

@@ -34,7 +34,7 @@ impl DatabaseError {
     }
 
     /// The text of what it is about, for logs.
-    pub(super) fn cause(&self) -> String {
+    pub(crate) fn cause(&self) -> String {
         self.0.to_string()
     }
 }
@@ -71,13 +71,13 @@ impl Database for Pool<ConnectionManager<PgConnection>> {
 const ANSWER: Duration = Duration::from_secs(30);
 
 /// The backoff of writes to a database that is away.
-pub(super) fn waits() -> Backoff {
+pub(crate) fn waits() -> Backoff {
     Backoff::new().initial(Duration::from_millis(50)).max_interval(Duration::from_secs(1))
 }
 
 /// A shared [`Database`], with results.
 #[derive(Clone)]
-pub(super) struct Door(Arc<dyn Database>);
+pub(crate) struct Door(Arc<dyn Database>);
 
 impl fmt::Debug for Door {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -91,15 +91,43 @@ impl Door {
     }
 
     /// Runs the work in one transaction.
-    pub(super) async fn run<T: Send + 'static>(
+    #[track_caller]
+    pub(crate) fn run<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,
-    ) -> Result<T, DatabaseError> {
-        self.lend(move |conn| conn.transaction(work)).await
+    ) -> impl Future<Output = Result<T, DatabaseError>> + Send {
+        self.lend(move |conn| conn.transaction(work))
     }
 
     /// Runs work that is one statement, which is a transaction by itself, or begins its own.
-    pub(super) async fn lend<T: Send + 'static>(
+    #[track_caller]
+    pub(crate) fn lend<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,
+    ) -> impl Future<Output = Result<T, DatabaseError>> + Send {
+        #[cfg(feature = "testkit")]
+        let place = std::panic::Location::caller();
+        #[cfg(feature = "testkit")]
+        let point = move |when| {
+            crate::testkit::crash::point(|| {
+                let file = place.file().rsplit("src/").next().unwrap_or_default();
+                format!("{when} {file}:{}", place.line())
+            });
+        };
+        let lent = self.lent(work);
+        async move {
+            #[cfg(feature = "testkit")]
+            point("before");
+            let result = lent.await;
+            #[cfg(feature = "testkit")]
+            if result.is_ok() {
+                point("after");
+            }
+            result
+        }
+    }
+
+    async fn lent<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut PgConnection) -> QueryResult<T> + Send + 'static,
     ) -> Result<T, DatabaseError> {

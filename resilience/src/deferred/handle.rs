@@ -137,6 +137,11 @@ impl Deferred {
         self.shared.running.spawn(telling.in_current_span());
     }
 
+    #[cfg(feature = "saga")]
+    pub(crate) fn shared(&self) -> &Shared {
+        &self.shared
+    }
+
     /// The kind, as the runtime was built.
     pub(super) fn kind<H: Handler>(&self) -> &Arc<Kind> {
         let kind = self.shared.kinds.get(H::KIND);

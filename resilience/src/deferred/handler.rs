@@ -97,6 +97,23 @@ pub struct Attempt<P> {
     pub context: BTreeMap<String, String>,
 }
 
+#[cfg(feature = "saga")]
+impl<P> Attempt<P> {
+    /// Another one at the same call.
+    #[cfg(feature = "testkit")]
+    pub(crate) fn clone_with<T>(&self, payload: T) -> Attempt<T> {
+        let Self { id, number, deadline, payload: _, context } = self;
+        let (id, number, deadline) = (*id, *number, *deadline);
+        Attempt { id, number, deadline, payload, context: context.clone() }
+    }
+
+    /// The same attempt, with what its payload was read as.
+    pub(crate) fn with_payload<T>(self, payload: T) -> Attempt<T> {
+        let Self { id, number, deadline, payload: _, context } = self;
+        Attempt { id, number, deadline, payload, context }
+    }
+}
+
 /// Why a call could not be carried out, and what follows from it.
 ///
 /// The reason is kept in the ledger, up to 4000 characters of it.
@@ -179,7 +196,7 @@ impl HandlerError {
 const LONGEST_REASON: usize = 4000;
 
 /// PostgreSQL has no text with a NUL: what can't be written down would be lost with the attempt.
-pub(super) fn storable(reason: String) -> String {
+pub(crate) fn storable(reason: String) -> String {
     let end = reason.char_indices().nth(LONGEST_REASON).map_or(reason.len(), |(end, _)| end);
     if end == reason.len() && !reason.contains('\0') {
         return reason;

@@ -39,6 +39,13 @@ pub use runtime::Runtime;
 pub use settings::Settings;
 pub use shared::Broker;
 pub use submit::{SubmitError, Submitted};
+#[cfg(feature = "saga")]
+pub(crate) use {
+    database::{Door, waits},
+    handler::storable,
+    ledger::micros,
+    shared::Shared,
+};
 
 /// The ledger's schema: run it before the service's own migrations, or with them.
-pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations");
+pub const MIGRATIONS: EmbeddedMigrations = embed_migrations!("migrations/deferred");

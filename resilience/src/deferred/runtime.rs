@@ -19,6 +19,8 @@ use super::{direct, janitor};
 pub struct Runtime {
     pub(super) shared: Arc<Shared>,
     pub(super) times: Times,
+    #[cfg(feature = "saga")]
+    pub(super) sagas: Arc<crate::saga::Definitions>,
     #[cfg(feature = "rabbitmq")]
     pub(super) broker: Option<rabbitmq::Address>,
 }
@@ -44,6 +46,12 @@ impl Runtime {
         Deferred::new(Arc::clone(&self.shared))
     }
 
+    /// For whoever begins sagas, and for operators.
+    #[cfg(feature = "saga")]
+    pub fn sagas(&self) -> crate::saga::Sagas {
+        crate::saga::Sagas::new(Arc::clone(&self.sagas), self.handle())
+    }
+
     /// Carries out what is deferred until `shutdown` ends. Then nothing more is begun, and it
     /// returns when what runs is over and written, or [cut off](Deferred::cut_off), or the time for
     /// [draining](super::Builder::drain) is over.
@@ -58,6 +66,11 @@ impl Runtime {
             tasks.spawn(direct::run(Arc::clone(shared), Arc::clone(kind)));
         }
         tasks.spawn(janitor::run(Arc::clone(shared), self.times.retention));
+        #[cfg(feature = "saga")]
+        if !self.sagas.is_empty() {
+            let (sagas, retention) = (Arc::clone(&self.sagas), self.times.retention);
+            tasks.spawn(crate::saga::recover(sagas, retention, shared.stop.clone()));
+        }
         #[cfg(feature = "rabbitmq")]
         if let Some(address) = self.broker {
             tasks.spawn(rabbitmq::supervise(Arc::clone(shared), address));

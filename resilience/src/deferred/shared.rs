@@ -36,7 +36,7 @@ impl Broker {
 
 /// A runtime's common state. The carrier (`rabbitmq`) needs no more than this.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(crate) struct Shared {
     /// Names the exchange and the queues.
     #[cfg_attr(not(feature = "rabbitmq"), expect(dead_code, reason = "for the carrier"))]
     pub(super) app: String,
@@ -54,9 +54,9 @@ pub(super) struct Shared {
     /// Cancelled when nothing more is to be begun; what runs goes on.
     pub(super) stop: CancellationToken,
     /// Cancelled when what runs is to be given back at once.
-    pub(super) cut: CancellationToken,
+    pub(crate) cut: CancellationToken,
     /// What runs: the calls that are carried out, until their outcome is written.
-    pub(super) running: TaskTracker,
+    pub(crate) running: TaskTracker,
 }
 
 impl Shared {
@@ -111,7 +111,7 @@ impl Shared {
     }
 
     /// Something was deferred, or has become due.
-    pub(super) fn nudge(&self) {
+    pub(crate) fn nudge(&self) {
         self.relay.notify_one();
         self.kinds.values().for_each(|kind| kind.wake());
     }

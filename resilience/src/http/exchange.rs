@@ -61,7 +61,16 @@ impl Exchange {
         decode: impl FnOnce(Raw) -> Result<R, ErrorKind>,
     ) -> Result<R, Fault> {
         let mut running = Running::begin(client, effects, attempt.limit, self.timeout);
+        #[cfg(feature = "testkit")]
+        let point = |when| {
+            let (method, name) = (&self.method, &client.name);
+            crate::testkit::crash::point(|| format!("{when} {method} {name}"));
+        };
+        #[cfg(feature = "testkit")]
+        point("before");
         let received = self.receive(client, attempt.limit, &mut running.accepted).await;
+        #[cfg(feature = "testkit")]
+        point("after");
         let result = received.and_then(decode);
         running.end(result)
     }

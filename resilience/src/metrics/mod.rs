@@ -5,6 +5,8 @@
 pub(crate) mod deferred;
 #[cfg(feature = "pipeline")]
 mod pipeline;
+#[cfg(feature = "saga")]
+pub(crate) mod saga;
 
 use std::sync::Arc;
 
@@ -38,6 +40,8 @@ pub fn describe() {
     pipeline::describe();
     #[cfg(feature = "deferred")]
     deferred::describe();
+    #[cfg(feature = "saga")]
+    saga::describe();
     describe_histogram!(CALL_DURATION, Unit::Seconds, "Attempts that went out");
 }
 

@@ -92,11 +92,6 @@ impl Backoff {
         };
         Delays { growth, max_interval: self.max_interval, random: Arc::clone(&self.random) }
     }
-
-    /// A random part of this duration, for spreading what would happen at the same moment.
-    pub(crate) fn jitter(&self, up_to: Duration) -> Duration {
-        self.random.up_to(up_to)
-    }
 }
 
 impl Default for Backoff {

@@ -3,9 +3,13 @@
 
 mod clock;
 #[cfg(feature = "testkit")]
+pub mod crash;
+#[cfg(feature = "testkit")]
 pub mod model;
 #[cfg(feature = "testkit")]
 mod proxy;
+#[cfg(all(feature = "testkit", feature = "saga"))]
+pub mod saga;
 
 pub use clock::ManualClock;
 #[cfg(feature = "testkit")]

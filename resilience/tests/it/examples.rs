@@ -16,6 +16,9 @@ mod function;
 #[path = "../../examples/http_client.rs"]
 #[expect(dead_code, reason = "its `main` is for `cargo run`")]
 mod http_client;
+#[path = "../../examples/saga.rs"]
+#[expect(dead_code, reason = "its `main` is for `cargo run`")]
+mod saga;
 #[path = "../../examples/tower_service.rs"]
 #[expect(dead_code, reason = "its `main` is for `cargo run`")]
 mod tower_service;
@@ -112,6 +115,22 @@ order 3: accepted, to be shipped later
 it is back
 order 2: done
 order 3: done
+";
+    assert_eq!(text(out), expected);
+}
+
+#[tokio::test]
+async fn example_of_a_saga_books_all_or_nothing() {
+    let database = backing::postgres::testing::TestDatabase::new("travel", |_| Ok::<_, ()>(()));
+    let mut out = Vec::new();
+    saga::story(&mut out, database.url()).await.unwrap();
+    let expected = "\
+trip 1: booked
+trip 1 again: it is committed already
+trip 2: nothing was booked: sold out
+held: 1 seats, 1 rooms
+trip 3: the process dies; held: 2 seats, 1 rooms
+trip 3: compensated; held: 1 seats, 1 rooms
 ";
     assert_eq!(text(out), expected);
 }

@@ -1,4 +1,4 @@
-//! The library against real sockets, and its rollbacks under paused time.
+//! The library against real sockets, real databases and real brokers.
 
 #![allow(clippy::unwrap_used, reason = "a test fails by panicking")]
 
@@ -17,7 +17,7 @@ mod proxy;
 mod rabbitmq;
 mod recovery;
 mod retries;
-mod rollback;
+mod saga;
 mod server;
 mod subscriber;
 mod tls;

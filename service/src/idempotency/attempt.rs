@@ -1,6 +1,5 @@
 //! One attempt to carry a key's operation out, fenced by the key's row.
 
-use std::future::Future;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
@@ -8,13 +7,12 @@ use std::time::Duration;
 use diesel::dsl::{exists, now, select};
 use diesel::prelude::*;
 use diesel::sql_types::Timestamptz;
-use resilience::rollback::{Undo, UndoError};
 use uuid::Uuid;
 
 use super::{Found, Scope, done, find, idempotency, in_progress, take, until};
 use crate::answer::{Answer, Memo};
 use crate::db::Db;
-use crate::failure::{Failure, code};
+use crate::failure::Failure;
 
 /// What went before under an attempt's id.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -37,6 +35,8 @@ pub struct Attempt {
     pub(super) handed_over: Arc<AtomicBool>,
     /// Whether its outcome is known without the key.
     pub(super) kept_elsewhere: Arc<AtomicBool>,
+    /// Whether its outcome is known by its id alone.
+    pub(super) found_by_id: Arc<AtomicBool>,
     pub(super) held: Option<Held>,
 }
 
@@ -56,6 +56,7 @@ impl Attempt {
             history: History::Fresh,
             handed_over: Arc::default(),
             kept_elsewhere: Arc::default(),
+            found_by_id: Arc::default(),
             held: None,
         }
     }
@@ -86,29 +87,9 @@ impl Attempt {
         self.history == History::TakenOver
     }
 
-    /// Notes, before anything is undone, that it will be: from here on nobody goes on under this
-    /// attempt's id. Also extends the lease, so every attempt to undo begins with it.
-    ///
-    /// # Errors
-    /// 409 `idempotency_in_progress` when somebody else has taken over: stop. 503 when the database
-    /// can't be reached: nothing may be undone yet.
-    pub async fn begin_undo(&self, waits_for: &str) -> Result<(), Failure> {
-        let (waits_for, lease) = (waits_for.to_owned(), self.lease());
-        self.fenced(move |conn, row| {
-            diesel::update(row)
-                .set((
-                    idempotency::state.eq("undoing"),
-                    idempotency::waits_for.eq(waits_for),
-                    idempotency::lease_until.eq(until(lease)),
-                ))
-                .execute(conn)
-        })
-        .await
-    }
-
-    /// [`Attempt::begin_undo`] for an undo that is written down in the transaction that `conn` is
-    /// in, by which this attempt is undone whatever becomes of this process. Whoever carries it out
-    /// [gives the key back](give_back). False when somebody else has taken over.
+    /// Notes that this attempt is undone by what is written down in the transaction that `conn` is
+    /// in, whatever becomes of this process: from here on nobody goes on under its id. Whoever carries
+    /// the undo out [gives the key back](give_back). False when somebody else has taken over.
     ///
     /// # Errors
     /// What the database says.
@@ -157,6 +138,12 @@ impl Attempt {
         self.kept_elsewhere.store(true, Ordering::Release);
     }
 
+    /// What became of it is found under its id alone: whoever comes with the key next goes on under
+    /// the same id, at once.
+    pub fn go_on(&self) {
+        self.found_by_id.store(true, Ordering::Release);
+    }
+
     /// A new attempt under a new id, after the earlier one is known to be undone. Its undo may have
     /// given the key back.
     ///
@@ -184,38 +171,8 @@ impl Attempt {
         self.id = id;
         self.history = History::Fresh;
         self.handed_over.store(false, Ordering::Release);
+        self.found_by_id.store(false, Ordering::Release);
         Ok(())
-    }
-
-    /// An undo of this attempt, to be repeated until it succeeds: what `undo` does, fenced by the
-    /// key, which is given back at the end, so that the next request with it acts anew.
-    pub fn undo<F, Fut>(&self, dependency: &'static str, undo: F) -> Undo
-    where
-        F: Fn(Uuid) -> Fut + Clone + Send + Sync + 'static,
-        Fut: Future<Output = Result<(), UndoError>> + Send + 'static,
-    {
-        self.handed_over.store(true, Ordering::Release);
-        let attempt = self.clone();
-        // Named by this hold of the key: an earlier holder's undo, which ends as soon as it sees
-        // that it was overtaken, must not stand in for ours.
-        let token = self.held.as_ref().map_or(self.id, |held| held.token);
-        Undo::new(format!("attempt {} {token}", self.id), dependency, move || {
-            let (attempt, undo) = (attempt.clone(), undo.clone());
-            async move {
-                match attempt.begin_undo(dependency).await {
-                    // Whoever took over undoes it.
-                    Err(lost) if lost.code() == code::IDEMPOTENCY_IN_PROGRESS => {
-                        return Ok::<_, UndoError>(());
-                    }
-                    begun => begun?,
-                }
-                undo(attempt.id).await.map_err(UndoError::without_retry_after)?;
-                match attempt.fenced(|conn, row| diesel::delete(row).execute(conn)).await {
-                    Err(lost) if lost.code() == code::IDEMPOTENCY_IN_PROGRESS => Ok(()),
-                    given_back => Ok(given_back?),
-                }
-            }
-        })
     }
 
     /// Remembers the outcome, or gives the key back. An answer that can't be written down now is
@@ -233,11 +190,12 @@ impl Attempt {
                 }
                 Err(failure) => Err(failure),
             },
-            None if self.history == History::Fresh || self.is_kept_elsewhere() => {
-                self.give_back().await
+            None if self.is_kept_elsewhere() => self.give_back().await,
+            // Its id may have had an effect: the next one goes on under it, at once.
+            None if self.history != History::Fresh || self.found_by_id.load(Ordering::Acquire) => {
+                self.let_go().await
             }
-            // Its id may have had an effect before: the next one goes on under it, at once.
-            None => self.let_go().await,
+            None => self.give_back().await,
         };
         if let Err(error) = settled {
             tracing::warn!(%error, "an Idempotency-Key keeps its lease until that ends");

@@ -270,6 +270,7 @@ where
             history,
             handed_over: Arc::default(),
             kept_elsewhere: Arc::default(),
+            found_by_id: Arc::default(),
             held: Some(Held { db: db.clone(), scope, token, fingerprint }),
         },
     };

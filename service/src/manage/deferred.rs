@@ -25,11 +25,11 @@ use crate::health::Status;
 use crate::input::{Ids, Pattern, pairs, refuse};
 
 /// Calls that are shown, unless the operator asks for more or fewer, and at the most.
-const SHOWN: u32 = 100;
-const MOST: u32 = 1000;
+pub(super) const SHOWN: u32 = 100;
+pub(super) const MOST: u32 = 1000;
 
 /// What can be the name of a kind.
-static KIND: Pattern = Pattern::new(("^[a-z0-9._-]+$", 100, "a kind's name"));
+pub(super) static KIND: Pattern = Pattern::new(("^[a-z0-9._-]+$", 100, "a kind's name"));
 
 /// Its routes, with their state.
 pub(crate) fn routes(deferred: Deferred) -> OpenApiRouter {
@@ -135,12 +135,13 @@ struct Detailed {
     context: Value,
 }
 
+/// A number that fits in no type of ours is shown as the text that it is.
+pub(super) fn value(raw: &RawValue) -> Value {
+    serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::String(raw.get().to_owned()))
+}
+
 impl From<deferred::Entry> for Detailed {
     fn from(entry: deferred::Entry) -> Self {
-        // A number that fits in no type of ours is shown as the text that it is.
-        let value = |raw: &RawValue| {
-            serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::String(raw.get().to_owned()))
-        };
         Self { payload: value(&entry.payload), context: value(&entry.context), call: entry.into() }
     }
 }
@@ -294,7 +295,7 @@ async fn discard(
     show(local, State(deferred), ids).await
 }
 
-fn refused(error: OperatorError) -> Failure {
+pub(super) fn refused(error: OperatorError) -> Failure {
     match error {
         OperatorError::Database(error) => error.into(),
         OperatorError::Unknown => Failure::not_found(code::NOT_FOUND, error.to_string()),

@@ -1,10 +1,12 @@
-//! `/manage/resilience`: what protects this service's calls, and an operator's hand on it; and
-//! [`/manage/deferred`](deferred): the calls that it makes later.
+//! `/manage/resilience`: what protects this service's calls, and an operator's hand on it;
+//! [`/manage/deferred`](deferred): the calls that it makes later; and [`/manage/sagas`](sagas): its
+//! operations that reach into several systems.
 //!
 //! Every replica has breakers of its own: what is shown and what is done concerns the one that
 //! answers, and it says which one that is.
 
 pub(crate) mod deferred;
+pub(crate) mod sagas;
 mod view;
 
 use std::net::SocketAddr;

@@ -26,6 +26,12 @@ pub const ENDING: Act = answer(
     r#"{"message": "about to end", "code": "shutting_down", "requestId": "x"}"#,
 );
 
+/// A refusal that is final: whoever is asked would say the same again.
+pub const REFUSAL: Act = answer(
+    "400 Bad Request\r\nContent-Type: application/json",
+    r#"{"message": "never", "code": "invalid_request", "requestId": "x"}"#,
+);
+
 const fn answer(head: &'static str, body: &'static str) -> Act {
     Act::Answer { head: Cow::Borrowed(head), body: Cow::Borrowed(body) }
 }

@@ -5,6 +5,7 @@
 mod broker;
 mod chaos;
 mod claims;
+mod crashes;
 mod database;
 mod faults;
 mod footprint;

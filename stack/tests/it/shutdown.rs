@@ -71,9 +71,9 @@ async fn order_ends_after_its_purchase_was_answered_and_rolled_back() {
     let (call, there) = (world.buy(), met(&held));
     let answer = ends_while(&world, Part::Order, call, there, || {}, || warehouse.heal()).await;
     answer.blames("rollback_pending", Part::Warehouse);
-    // Without its help.
-    world.settles_with(&[]).await;
+    // Written down: whichever Order comes next undoes it.
     world.restart(Part::Order).await;
+    world.settles_with(&[]).await;
     let bought = world.works_again(Instant::now()).await;
     world.settles_with(&bought).await;
 }

@@ -177,7 +177,8 @@ impl World {
         let ids: Vec<_> = ids.iter().map(Uuid::to_string).collect();
         let behind = &self.behind;
         let seen = [&behind.warehouse, &behind.warranty, &behind.order].map(|p| p.proxy.seen());
-        let about = seen.concat().into_iter().filter(|s| ids.iter().any(|id| s.target.contains(id)));
+        let about =
+            seen.concat().into_iter().filter(|s| ids.iter().any(|id| s.target.contains(id)));
         about.map(|seen| seen.method).collect()
     }
 

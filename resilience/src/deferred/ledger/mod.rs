@@ -92,7 +92,7 @@ struct Wait {
 /// Longer than this is for ever: PostgreSQL and our clocks have no moments after it.
 pub(super) const LONGEST: Duration = Duration::from_hours(1000 * 365 * 24);
 
-fn micros(time: Duration) -> i64 {
+pub(crate) fn micros(time: Duration) -> i64 {
     i64::try_from(time.min(LONGEST).as_micros()).unwrap_or(i64::MAX)
 }
 

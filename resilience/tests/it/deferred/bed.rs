@@ -34,7 +34,7 @@ const TABLES: &str = "
         ended_at  TIMESTAMPTZ
     );";
 
-pub(super) type Connections = Pool<ConnectionManager<PgConnection>>;
+pub(crate) type Connections = Pool<ConnectionManager<PgConnection>>;
 
 /// A ledger of one's own.
 pub(super) struct Ledger {
@@ -49,7 +49,7 @@ fn migrate(url: &str) -> Result<(), diesel::result::Error> {
     conn.batch_execute(TABLES)
 }
 
-pub(super) fn connections(url: &str) -> Connections {
+pub(crate) fn connections(url: &str) -> Connections {
     let manager = ConnectionManager::new(format!("{url}?connect_timeout=2"));
     Pool::builder()
         .max_size(8)
@@ -166,7 +166,7 @@ impl Ledger {
 }
 
 /// Asks again and again, and fails after a while.
-pub(super) async fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
+pub(crate) async fn eventually(what: &str, mut happened: impl FnMut() -> bool) {
     let end = std::time::Instant::now() + Duration::from_mins(1);
     while !happened() {
         assert!(std::time::Instant::now() < end, "it never happens: {what}");

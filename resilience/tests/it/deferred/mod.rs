@@ -14,3 +14,5 @@ mod storm;
 mod submit;
 mod timing;
 mod worker;
+
+pub(crate) use bed::{Connections, connections, eventually};

@@ -129,13 +129,11 @@ impl World {
         }
 
         // Nothing is under way.
-        let running = "(SELECT count(*) FROM returns)";
-        rule(self.number(Part::Order, running) == 0, "a return is under way".to_owned())?;
+        let open = "(SELECT count(*) FROM saga WHERE ended_at IS NULL)";
+        rule(self.number(Part::Order, open) == 0, "a saga is open".to_owned())?;
         let undoing = "(SELECT count(*) FROM idempotency WHERE state = 'undoing')";
-        for part in [Part::Store, Part::Order] {
-            let rolling = self.number(part, undoing);
-            rule(rolling == 0, format!("{part:?} is still undoing {rolling} attempts"))?;
-        }
+        let rolling = self.number(Part::Store, undoing);
+        rule(rolling == 0, format!("Store is still undoing {rolling} attempts"))?;
         Ok(())
     }
 

@@ -71,6 +71,11 @@ impl Process {
 
     /// Starts it, and waits for nothing.
     pub(crate) fn spawn(&self) {
+        self.spawn_with(&[]);
+    }
+
+    /// The same, once, with these variables besides.
+    pub(crate) fn spawn_with(&self, variables: &[(&str, &str)]) {
         let log = || OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_stack"));
         // Held until its guardian watches.
@@ -78,6 +83,7 @@ impl Process {
         // Whoever is to have one is given its own.
         command.env_remove("AMQP_URL");
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.envs(variables.iter().copied());
         command.env("PORT", self.port.to_string()).env_remove("CONFIG_PATH");
         // Out of reach of the terminal's Ctrl-C, as the guardian: that ends the test, and the test
         // them.

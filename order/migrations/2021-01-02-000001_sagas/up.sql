@@ -1,0 +1,2 @@
+-- What an unfinished return needs is in the journal of sagas.
+DROP TABLE returns;

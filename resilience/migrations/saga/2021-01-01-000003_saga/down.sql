@@ -1,0 +1,2 @@
+DROP TABLE saga_step;
+DROP TABLE saga;

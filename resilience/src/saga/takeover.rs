@@ -1,0 +1,202 @@
+//! What becomes of a saga when whoever ran it has died: its lease runs out, somebody takes it over,
+//! and the ledger of deferred calls carries it to its end.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::Duration;
+
+use diesel::{PgConnection, QueryResult};
+use serde::{Deserialize, Serialize};
+use tokio::time::{MissedTickBehavior, interval};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::back::{UndoHandler, patient};
+use super::call::Stage;
+use super::counts;
+use super::journal::{self, Taken};
+use super::run::{Ended, Run};
+use super::settings::Settings;
+use super::shared::{Definitions, in_task};
+use super::step::Failure;
+use crate::breaker::Breaker;
+use crate::deferred::{
+    self, Attempt, Builder, DatabaseError, Deferral, Handler, HandlerError, defer_all,
+};
+
+/// How often it looks for leases that ran out: every so often a lease, at most once a second.
+const LOOKS_PER_LEASE: u32 = 3;
+const LONGEST_LOOK: Duration = Duration::from_secs(1);
+
+/// How often what the journal holds is counted for the metrics, and what ended long ago deleted.
+const SWEEP: u32 = 10;
+
+/// So many actions or undos of an interrupted saga have time to take as long as they may.
+const ACTIONS: u32 = 4;
+
+/// Rows per statement: none locks many of them for long.
+const BATCH: i64 = 1000;
+
+/// The rest of a saga in the ledger of deferred calls.
+#[derive(Debug, Serialize, Deserialize)]
+pub(super) struct ResumeCall {
+    pub(super) saga: Uuid,
+}
+
+/// Of one saga there is one.
+pub(super) fn resume_id(saga: Uuid) -> Uuid {
+    Uuid::new_v5(&saga, b"resume")
+}
+
+pub(super) fn resume(saga: Uuid, context: &BTreeMap<String, String>) -> Deferral {
+    let call = Deferral::of::<ResumeHandler>(resume_id(saga), &ResumeCall { saga });
+    context.iter().fold(call, |call, (name, value)| call.with_context(name, value))
+}
+
+/// Looks for sagas that nobody runs any more, until it is told to stop. Every replica does; they skip
+/// each other's.
+pub(crate) async fn recover(
+    shared: Arc<Definitions>,
+    retention: Duration,
+    stop: CancellationToken,
+) {
+    let mut tick = interval((shared.settings.lease / LOOKS_PER_LEASE).min(LONGEST_LOOK));
+    tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut looked = 0_u32;
+    loop {
+        tokio::select! {
+            biased;
+            () = stop.cancelled() => return,
+            _ = tick.tick() => {}
+        }
+        while let Ok(taken @ 1..) = take_over(&shared).await {
+            tracing::warn!(taken, "interrupted sagas were taken over");
+            shared.nudge();
+        }
+        if looked.is_multiple_of(SWEEP) {
+            let deleted =
+                shared.door.run(move |conn| journal::delete_ended(conn, retention, BATCH));
+            if let Err(error) = deleted.await {
+                tracing::debug!(error = error.cause(), "the journal of sagas is out of reach");
+            }
+            #[cfg(feature = "metrics")]
+            if let Ok(snapshot) = shared.snapshot().await {
+                counts::publish(&snapshot);
+            }
+        }
+        looked = looked.wrapping_add(1);
+    }
+}
+
+async fn take_over(shared: &Definitions) -> Result<usize, DatabaseError> {
+    let taken = shared.door.run(|conn| {
+        let taken = journal::take_over(conn, BATCH)?;
+        let none = BTreeMap::new();
+        let calls: Vec<_> = taken.iter().map(|id| resume(*id, &none)).collect();
+        if !calls.is_empty() {
+            defer_all(conn, &calls)?;
+        }
+        Ok(taken.len())
+    });
+    taken.await
+}
+
+/// Carries an interrupted saga to its end: back, or behind its pivot forward.
+pub(super) struct ResumeHandler(pub(super) Arc<Definitions>);
+
+impl Handler for ResumeHandler {
+    const KIND: &'static str = "saga.resume";
+    type Payload = ResumeCall;
+    type Output = ();
+
+    async fn run(&self, attempt: Attempt<ResumeCall>) -> Result<(), HandlerError> {
+        let shared = Arc::clone(&self.0);
+        let id = attempt.payload.saga;
+        let taken = shared.door.run(move |conn| journal::take(conn, id)).await;
+        let taken = taken.map_err(|error| HandlerError::not_yet(error.to_string()))?;
+        // It has ended.
+        let Some(taken) = taken else { return Ok(()) };
+        let Taken { known, kind, .. } = &taken;
+        let Some(found) = shared.kinds.get(kind.as_str()) else {
+            return Err(HandlerError::failed(format!("nobody knows the sagas of the kind {kind}")));
+        };
+        let (forward, input, stage) = (known.forward, known.input.clone(), known.stage);
+        let reason = known.reason.clone().unwrap_or_else(|| "it was interrupted".to_owned());
+        let mut cause = Failure::none(HandlerError::failed(reason));
+        if let Some(dependency) = &known.dependency {
+            cause = cause.with_dependency(dependency.clone());
+        }
+        let within = (attempt.number, attempt.deadline);
+        let run = Run::resumed(Arc::clone(&shared), found.name, taken, within);
+        if !forward {
+            tracing::warn!(saga = %id, kind = found.name, %stage, "an interrupted saga is taken back");
+            return match run.take_back::<()>(cause).await {
+                Ended::Lost => Err(HandlerError::not_yet("the journal can't be written to")),
+                Ended::Compensated(_) => {
+                    counts::ended(found.name, Stage::Compensated, Duration::ZERO);
+                    Ok(())
+                }
+                _ => Ok(()),
+            };
+        }
+        tracing::warn!(saga = %id, kind = found.name, "an interrupted saga goes on");
+        let resumed = found.saga.resume(run, &input).map_err(|error| {
+            HandlerError::permanent(format!("the input of {} can't be read: {error}", found.name))
+        })?;
+        let limit = attempt.deadline.remaining();
+        in_task(limit, resumed).await.unwrap_or_else(Err).map_err(patient)
+    }
+
+    fn parked(&self, conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryResult<()> {
+        self.0.stuck(conn, id, reason)
+    }
+
+    fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        Definitions::unstuck(conn, id)
+    }
+}
+
+impl Definitions {
+    /// What the ledger had of a saga was given up: whoever looks after sagas has to look.
+    pub(super) fn stuck(
+        &self,
+        conn: &mut PgConnection,
+        call: Uuid,
+        reason: &str,
+    ) -> QueryResult<()> {
+        let Some((saga, kind)) = journal::saga_of_call(conn, call)? else { return Ok(()) };
+        let kind = self.kinds.get(kind.as_str()).map_or("unknown", |kind| kind.name);
+        tracing::error!(%saga, kind, reason, "a saga is stuck");
+        counts::ended(kind, Stage::Stuck, Duration::ZERO);
+        journal::stick(conn, saga, reason)
+    }
+
+    /// It is tried again.
+    pub(super) fn unstuck(conn: &mut PgConnection, call: Uuid) -> QueryResult<()> {
+        match journal::saga_of_call(conn, call)? {
+            Some((saga, _)) => journal::unstick(conn, saga),
+            None => Ok(()),
+        }
+    }
+}
+
+/// The runtime with what carries to their ends the sagas that could not be ended at once.
+pub(crate) fn handlers(builder: Builder, sagas: &Arc<Definitions>) -> Builder {
+    let Settings { timeout, attempts, backoff, concurrency, .. } = sagas.settings.clone();
+    let settings = |name: &str, timeout: Duration| {
+        deferred::Settings::new()
+            .attempts(attempts)
+            .backoff(backoff.clone())
+            .concurrency(concurrency)
+            .timeout(timeout)
+            // One saga that fails says nothing of the others. The calls have breakers of their own.
+            .breaker(
+                Breaker::builder(name).consecutive_failures(u32::MAX).without_slow_call().build(),
+            )
+    };
+    // All that is left of a saga, one after the other.
+    let whole = settings(ResumeHandler::KIND, timeout * ACTIONS);
+    builder
+        .handler(UndoHandler(Arc::clone(sagas)), settings(UndoHandler::KIND, timeout))
+        .handler(ResumeHandler(Arc::clone(sagas)), whole)
+}

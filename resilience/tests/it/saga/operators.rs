@@ -1,0 +1,75 @@
+//! What operators see of sagas, and what they can do.
+
+use resilience::deferred::OperatorError;
+use resilience::saga::{Filter, Outcome, Stage};
+use uuid::Uuid;
+
+use super::world::{Fault, Pivot, World};
+use crate::deferred::eventually;
+
+#[tokio::test]
+async fn an_undo_that_can_never_succeed_leaves_its_saga_stuck_and_blocks_no_other() {
+    let world = World::new();
+    let office = world.start();
+    world.systems.always("undo flight", Fault::Impossible);
+    world.systems.once("price", Fault::Away);
+    let (id, outcome) = office.book(Pivot::Local).await;
+    assert!(matches!(outcome, Outcome::Compensating { .. }), "{outcome:?}");
+    eventually("it is stuck", || world.stage(id).as_deref() == Some("stuck")).await;
+    let shown = office.sagas.get(id).await.unwrap().unwrap();
+    assert_eq!(shown.stage, Stage::Stuck);
+    assert!(shown.reason.as_deref().unwrap().contains("flight can't undo that"), "{shown:?}");
+    let states: Vec<_> =
+        shown.steps.iter().map(|step| format!("{} {}", step.name, step.state)).collect();
+    assert_eq!(states, ["hotel undone", "flight undo_deferred", "price refused"]);
+    // In the ledger it is parked, with its reason.
+    assert_eq!(world.number("SELECT count(*) FROM deferred WHERE state = 'parked'"), 1);
+    let [kind] = &office.sagas.snapshot().await.unwrap()[..] else { panic!() };
+    assert_eq!((kind.kind.as_str(), kind.stuck, kind.running), ("trip", 1, 0));
+    let listed = office.sagas.list(Filter::new().stage(Stage::Stuck)).await.unwrap();
+    assert_eq!(listed.iter().map(|saga| saga.id).collect::<Vec<_>>(), [id]);
+    // Others go their way.
+    let (other, outcome) = office.book(Pivot::Remote).await;
+    assert!(matches!(outcome, Outcome::Committed(42)));
+    world.whole(other, Pivot::Remote);
+    world.systems.heal();
+    office.sagas.retry(id).await.unwrap();
+    assert_eq!(office.stage(id).await, Stage::Compensated);
+    world.whole(id, Pivot::Local);
+    let again = office.sagas.retry(id).await;
+    assert!(matches!(again, Err(OperatorError::Unknown)), "{again:?}");
+    assert!(matches!(office.sagas.retry(Uuid::new_v4()).await, Err(OperatorError::Unknown)));
+    office.stop().await;
+}
+
+#[tokio::test]
+async fn what_can_not_be_completed_is_stuck_behind_its_pivot_and_completed_on_retry() {
+    let world = World::new();
+    let office = world.start();
+    world.systems.always("mail", Fault::Refused);
+    let (id, outcome) = office.book(Pivot::Remote).await;
+    assert!(matches!(outcome, Outcome::Completing(_)), "{outcome:?}");
+    eventually("it is stuck", || world.stage(id).as_deref() == Some("stuck")).await;
+    assert!(world.undone(id).is_empty(), "there is no way back");
+    world.systems.heal();
+    office.sagas.retry(id).await.unwrap();
+    assert_eq!(office.stage(id).await, Stage::Committed);
+    world.whole(id, Pivot::Remote);
+    office.stop().await;
+}
+
+#[tokio::test]
+async fn what_ended_long_ago_is_deleted_and_what_is_open_is_not() {
+    let world = World::new();
+    let retention = std::time::Duration::from_millis(1);
+    let builder = world.builder().retention(retention).saga_settings(super::world::quick());
+    let office = super::world::Office::start(builder.build().unwrap());
+    world.systems.always("undo flight", Fault::Impossible);
+    world.systems.once("price", Fault::Away);
+    let (stuck, _) = office.book(Pivot::Local).await;
+    office.book(Pivot::Local).await;
+    eventually("it is deleted", || world.number("SELECT count(*) FROM saga") == 1).await;
+    assert_eq!(world.stage(stuck).as_deref(), Some("stuck"));
+    assert_eq!(world.number("SELECT count(*) FROM saga_step"), 3);
+    office.stop().await;
+}

@@ -1,0 +1,110 @@
+//! The same saga asked for twice, and two that exclude each other.
+
+use std::convert::Infallible;
+
+use futures_util::future::join_all;
+use resilience::saga::{Outcome, Stage, Start, Started};
+
+use super::world::{End, Fault, Pivot, Trip, Wish, World, failed, wish};
+use crate::deferred::eventually;
+
+#[tokio::test]
+async fn of_one_id_there_is_one_saga_however_many_ask_for_it() {
+    let world = World::new();
+    let (first, second) = (world.start(), world.start());
+    let wish = wish(Pivot::Remote);
+    let asked = (0..20).map(|n| if n % 2 == 0 { &first } else { &second }.ask(&wish, None));
+    let begun = join_all(asked).await;
+    let ran = begun.iter().filter(|begun| matches!(begun, Started::Begun(_))).count();
+    assert_eq!(ran, 1, "{begun:?}");
+    assert_eq!(first.stage(wish.id).await, Stage::Committed);
+    world.whole(wish.id, Pivot::Remote);
+    assert_eq!(world.number("SELECT sum(times) FROM effects"), 4, "each once");
+    first.stop().await;
+    second.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_asks_again_is_told_what_became_of_it() {
+    let world = World::new();
+    let office = world.start();
+    let done = wish(Pivot::Local);
+    office.ask(&done, None).await;
+    let Started::Known(known) = office.ask(&done, None).await else { panic!() };
+    assert!(known.has_input(&done));
+    assert!(!known.has_input(&Wish { end: End::No, ..done }));
+    assert!(matches!(known.outcome::<u32>(), Outcome::Committed(42)));
+    let refused = wish(Pivot::Local);
+    world.systems.once("flight", Fault::Refused);
+    office.ask(&refused, None).await;
+    let Started::Known(known) = office.ask(&refused, None).await else { panic!() };
+    assert_eq!(failed(known.outcome()).to_string(), "flight says no");
+    office.stop().await;
+}
+
+#[tokio::test]
+async fn of_those_with_the_same_key_one_is_open_at_a_time() {
+    let world = World::new();
+    let office = world.start();
+    let start = |wish: &Wish| Start::<Trip>::new(wish.id, wish).unwrap().key("room 7");
+    let held = wish(Pivot::Local);
+    world.systems.once("flight", Fault::Hangs);
+    let sagas = office.sagas.clone();
+    let first = start(&held);
+    let running =
+        tokio::spawn(async move { sagas.run::<Trip, Infallible>(first, None, |_| Ok(())).await });
+    eventually("it is under way", || world.steps(held.id).len() == 2).await;
+    let other = wish(Pivot::Local);
+    let known = office.sagas.run::<Trip, Infallible>(start(&other), None, |_| Ok(())).await;
+    let Ok(Started::Known(known)) = known else { panic!("{known:?}") };
+    assert_eq!((known.id, known.stage), (held.id, Stage::Running));
+    assert_eq!(world.stage(other.id), None);
+    crate::soon(running).await.unwrap().unwrap();
+    // It has ended: the next one is begun.
+    let begun = office.sagas.run::<Trip, Infallible>(start(&other), None, |_| Ok(())).await;
+    assert!(matches!(begun, Ok(Started::Begun(Outcome::Committed(42)))), "{begun:?}");
+    office.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_goes_away_has_begun_it_all_the_same() {
+    let world = World::new();
+    let office = world.start();
+    let wishes: Vec<_> = (0..20).map(|_| wish(Pivot::Remote)).collect();
+    for wish in &wishes {
+        let start = Start::new(wish.id, wish).unwrap();
+        let asked = office.sagas.run::<Trip, Infallible>(start, None, |_| Ok(()));
+        // Dropped somewhere in the middle.
+        let _ = tokio::time::timeout(std::time::Duration::from_millis(5), asked).await;
+    }
+    eventually("all have ended", || {
+        world.number("SELECT count(*) FROM saga WHERE state = 'committed'") == 20
+    })
+    .await;
+    for wish in &wishes {
+        world.whole(wish.id, Pivot::Remote);
+    }
+    office.stop().await;
+}
+
+#[tokio::test]
+async fn many_sagas_at_once_some_of_which_fail_leave_nothing_open() {
+    let world = World::new();
+    let (first, second) = (world.start(), world.start());
+    for name in ["hotel", "flight", "price", "pay", "mail", "undo hotel", "undo flight"] {
+        for fault in [Fault::Away, Fault::AnswerLost, Fault::Lost, Fault::Panics] {
+            world.systems.once(name, fault);
+        }
+    }
+    let pivots = [Pivot::Local, Pivot::Remote, Pivot::Decide];
+    let wishes: Vec<_> = pivots.iter().cycle().take(120).map(|pivot| wish(*pivot)).collect();
+    let asked = wishes.iter().enumerate();
+    let asked = asked.map(|(n, wish)| if n % 2 == 0 { &first } else { &second }.ask(wish, None));
+    join_all(asked).await;
+    world.calm().await;
+    for wish in &wishes {
+        world.whole(wish.id, wish.pivot);
+    }
+    first.stop().await;
+    second.stop().await;
+}

@@ -39,6 +39,11 @@ fn client(base: &Url) -> Client {
         .build(&transport())
 }
 
+/// As [`soon`], for what many do at once.
+async fn patiently<T>(event: impl Future<Output = T>) -> T {
+    tokio::time::timeout(Duration::from_mins(1), event).await.expect("it never happens")
+}
+
 /// Bounds the wait for something that is bound to happen: a broken promise fails, and doesn't hang.
 async fn soon<T>(event: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(20), event).await.expect("it never happens")

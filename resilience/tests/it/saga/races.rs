@@ -13,9 +13,9 @@ async fn of_one_id_there_is_one_saga_however_many_ask_for_it() {
     let world = World::new();
     let (first, second) = (world.start(), world.start());
     let wish = wish(Pivot::Remote);
-    let asked = (0..20).map(|n| if n % 2 == 0 { &first } else { &second }.ask(&wish, None));
+    let asked = (0..20).map(|n| if n % 2 == 0 { &first } else { &second }.try_to_ask(&wish, None));
     let begun = join_all(asked).await;
-    let ran = begun.iter().filter(|begun| matches!(begun, Started::Begun(_))).count();
+    let ran = begun.iter().filter(|begun| matches!(begun, Ok(Started::Begun(_)))).count();
     assert_eq!(ran, 1, "{begun:?}");
     assert_eq!(first.stage(wish.id).await, Stage::Committed);
     world.whole(wish.id, Pivot::Remote);
@@ -99,7 +99,8 @@ async fn many_sagas_at_once_some_of_which_fail_leave_nothing_open() {
     let pivots = [Pivot::Local, Pivot::Remote, Pivot::Decide];
     let wishes: Vec<_> = pivots.iter().cycle().take(120).map(|pivot| wish(*pivot)).collect();
     let asked = wishes.iter().enumerate();
-    let asked = asked.map(|(n, wish)| if n % 2 == 0 { &first } else { &second }.ask(wish, None));
+    let office = |n| if n % 2 == 0 { &first } else { &second };
+    let asked = asked.map(|(n, wish)| office(n).try_to_ask(wish, None));
     join_all(asked).await;
     world.calm().await;
     for wish in &wishes {

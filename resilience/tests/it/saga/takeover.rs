@@ -100,10 +100,10 @@ async fn a_runner_that_does_not_know_that_it_was_overtaken_calls_nobody_any_more
 #[tokio::test]
 async fn a_saga_that_takes_longer_than_its_lease_keeps_it() {
     let world = World::new();
-    let lease = || quick().lease(Duration::from_millis(1500));
+    let lease = || quick().lease(Duration::from_secs(3)).timeout(Duration::from_secs(8));
     let (first, second) = (world.start_with(lease()), world.start_with(lease()));
     world.systems.once("flight", Fault::Hangs);
-    // Five seconds, more than three leases.
+    // Eight seconds, more than two leases.
     let (id, outcome) = first.book(Pivot::Local).await;
     failed(outcome);
     assert_eq!(world.number(&format!("SELECT fence FROM saga WHERE id = '{id}'")), 1);

@@ -93,7 +93,7 @@ async fn process_to_be_killed() {
     });
     let wish: Wish = serde_json::from_str(&wish).unwrap();
     let pool = connections(&url);
-    let systems = Systems::new(&pool);
+    let systems = Systems::new(&url);
     if let Some((name, fault)) = fault.split_once('/') {
         let all = [Fault::Refused, Fault::Away, Fault::Lost, Fault::AnswerLost];
         let fault = all.into_iter().find(|known| format!("{known:?}") == fault).unwrap();

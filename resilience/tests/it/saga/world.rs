@@ -1,13 +1,14 @@
 //! Other systems, which may refuse, lose answers and hang, and a saga that reaches into all of them.
 
 use std::collections::HashMap;
+use std::convert::Infallible;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backing::postgres::testing::{TestCluster, TestDatabase};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::r2d2::ConnectionManager;
+use diesel::r2d2::{ConnectionManager, Pool};
 use diesel::sql_types::{BigInt, Text, Uuid as SqlUuid};
 use diesel_migrations::MigrationHarness as _;
 use resilience::Backoff;
@@ -15,7 +16,7 @@ use resilience::deadline::Deadline;
 use resilience::deferred::{self, Attempt, Builder, Deferred, HandlerError, Runtime};
 use resilience::saga::{
     Action, Committed, Failure, Known, Local, Outcome, Run, Saga, Sagas, Settings, Stage, Start,
-    Started, Step, Steps, Stop,
+    StartError, Started, Step, Steps, Stop,
 };
 use serde::{Deserialize, Serialize};
 use tokio::sync::{Notify, oneshot};
@@ -78,8 +79,14 @@ pub(super) struct Systems {
 }
 
 impl Systems {
-    pub(super) fn new(pool: &Connections) -> Self {
-        let pool = pool.clone();
+    pub(super) fn new(url: &str) -> Self {
+        // They don't take their connections from those who call them, and are patient.
+        let pool = Pool::builder()
+            .max_size(8)
+            .min_idle(Some(0))
+            .connection_timeout(Duration::from_secs(30))
+            .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
+            .build_unchecked(ConnectionManager::new(url));
         let (faults, always) = (Arc::default(), Arc::default());
         Self { pool, faults, always, gate: Arc::default(), asked: Arc::default() }
     }
@@ -374,7 +381,7 @@ impl World {
 
     fn over(database: TestDatabase) -> Self {
         let pool = connections(database.url());
-        Self { systems: Systems::new(&pool), pool, database }
+        Self { systems: Systems::new(database.url()), pool, database }
     }
 
     pub(super) fn url(&self) -> &str {
@@ -517,9 +524,18 @@ impl Office {
     }
 
     pub(super) async fn ask(&self, wish: &Wish, deadline: Option<Deadline>) -> Started<u32> {
+        self.try_to_ask(wish, deadline).await.unwrap()
+    }
+
+    /// Of many at once, not each gets a connection in time: nothing is promised then.
+    pub(super) async fn try_to_ask(
+        &self,
+        wish: &Wish,
+        deadline: Option<Deadline>,
+    ) -> Result<Started<u32>, StartError<Infallible>> {
         let start = Start::new(wish.id, wish).unwrap();
-        let nothing = |_: &mut PgConnection| Ok::<_, std::convert::Infallible>(());
-        crate::soon(self.sagas.run::<Trip, _>(start, deadline, nothing)).await.unwrap()
+        let nothing = |_: &mut PgConnection| Ok(());
+        crate::patiently(self.sagas.run::<Trip, _>(start, deadline, nothing)).await
     }
 
     pub(super) async fn ended(&self, id: Uuid) -> Known {

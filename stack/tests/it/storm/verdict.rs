@@ -241,9 +241,11 @@ async fn sick(world: &World) -> Vec<Value> {
         let health = process.client().get("/manage/health").send().await.json();
         let components = &health["components"];
         let broker = &components["broker"]["status"];
+        // The world's broker is Store's.
+        let carried = process.part() == Part::Store && world.has_broker();
         let dependencies = components["dependencies"].as_array().unwrap();
         let healthy = health["status"] == "Work"
-            && (broker.is_null() || broker == if world.has_broker() { "Work" } else { "Absent" })
+            && (broker.is_null() || broker == if carried { "Work" } else { "Absent" })
             && dependencies.iter().all(|dependency| dependency["state"] == "closed");
         if !healthy {
             sick.push(health);

@@ -1,8 +1,9 @@
 //! Ports of the loopback interface.
 
 use std::io;
-use std::net::{Ipv4Addr, TcpListener};
+use std::net::{Ipv4Addr, SocketAddr};
 
+use socket2::{Domain, Protocol, Socket, Type};
 use uuid::Uuid;
 
 /// Below the range that the kernel gives to outgoing connections: a port from here stays free
@@ -11,34 +12,44 @@ const RANGE: std::ops::Range<u16> = 15_000..32_000;
 
 /// Can this port of 127.0.0.1 be listened on? The error is the system's: taken, or not permitted.
 pub fn check(port: u16) -> io::Result<()> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, port)).map(drop)
+    // Taken as whoever listens takes it, but never listened on: a process that is being started has
+    // a copy of each socket until it runs its own program, and one that listens would keep the port
+    // from its new owner after it was closed here.
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
 }
 
 /// As many different free ports as asked for.
 pub fn free(count: usize) -> io::Result<Vec<u16>> {
-    let mut held = Vec::with_capacity(count);
+    let mut found = Vec::with_capacity(count);
     let mut last = None;
-    // Held together, so that no two are the same; tried often enough for a crowded machine.
+    // Often enough for a crowded machine.
     for _ in 0..count * 200 {
-        if held.len() == count {
+        if found.len() == count {
             break;
         }
         let (random, _) = Uuid::new_v4().as_u64_pair();
         let span = u64::from(RANGE.end - RANGE.start);
         let port = RANGE.start + u16::try_from(random % span).unwrap_or_default();
-        match TcpListener::bind((Ipv4Addr::LOCALHOST, port)) {
-            Ok(listener) => held.push((port, listener)),
+        match check(port) {
+            Ok(()) if found.contains(&port) => {}
+            Ok(()) => found.push(port),
             Err(error) => last = Some(error),
         }
     }
     match last {
-        Some(error) if held.len() < count => Err(error),
-        _ => Ok(held.into_iter().map(|(port, _)| port).collect()),
+        Some(error) if found.len() < count => Err(error),
+        _ => Ok(found),
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+    use std::process::Command;
+    use std::sync::atomic::{AtomicU32, Ordering};
+
     use super::*;
 
     #[test]
@@ -47,6 +58,29 @@ mod tests {
         ports.sort_unstable();
         ports.dedup();
         assert_eq!(ports.len(), 20);
+    }
+
+    /// A process that is being started holds copies of its parent's sockets until it runs its own
+    /// program: one that listens would go on doing so after it was closed here.
+    #[test]
+    fn free_port_can_be_listened_on_at_once_while_processes_are_started() {
+        let started = AtomicU32::new(0);
+        let enough = || started.load(Ordering::Relaxed) >= 200;
+        std::thread::scope(|scope| {
+            for _ in 0..2 {
+                scope.spawn(|| {
+                    while !enough() {
+                        assert!(Command::new("true").status().unwrap().success());
+                        started.fetch_add(1, Ordering::Relaxed);
+                    }
+                });
+            }
+            while !enough() {
+                let port = free(1).unwrap()[0];
+                check(port).unwrap();
+                TcpListener::bind((Ipv4Addr::LOCALHOST, port)).unwrap();
+            }
+        });
     }
 
     #[test]

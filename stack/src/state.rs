@@ -68,7 +68,7 @@ impl Paths {
 
     /// Takes the lock that the running launcher holds for as long as it lives, in whatever way it
     /// ends. The file stays: removing it would let two launchers hold two files of one name.
-    pub(crate) fn lock(&self) -> Result<File> {
+    pub(crate) fn lock(&self) -> Result<Lock> {
         let path = self.0.join("lock");
         let mut file = File::options()
             .read(true)
@@ -95,7 +95,20 @@ impl Paths {
             .and_then(|()| file.rewind())
             .and_then(|()| writeln!(file, "{}", Pid::this()))
             .with_context(|| format!("could not write {}", path.display()))?;
-        Ok(file)
+        Ok(Lock(file))
+    }
+}
+
+/// The lock, for as long as this or its process lives.
+#[derive(Debug)]
+#[must_use]
+pub(crate) struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Closing gives it back only once nobody has a copy, and a process that is being started has
+        // one until it runs its own program. A failure leaves that to the end of this process.
+        let _ = self.0.unlock();
     }
 }
 
@@ -265,7 +278,10 @@ mod tests {
         let held = paths.lock().unwrap();
         let error = paths.lock().unwrap_err().to_string();
         assert!(error.contains(&format!("(pid {})", std::process::id())), "{error}");
+        // As a process that is just being started has it, until it runs its own program.
+        let copy = held.0.try_clone().unwrap();
         drop(held);
-        paths.lock().unwrap();
+        drop(paths.lock().unwrap());
+        drop(copy);
     }
 }

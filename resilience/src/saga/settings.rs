@@ -39,8 +39,8 @@ impl Settings {
         self
     }
 
-    /// How long one action or one undo may take. It is cut off then, and its effect is unknown. The
-    /// default is 10 s.
+    /// How long one action or one undo may take. It is cut off then, and its effect is unknown. A
+    /// runtime isn't built with one of nothing, or of more than a thousand years. The default is 10 s.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
         self

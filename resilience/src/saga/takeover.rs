@@ -195,7 +195,7 @@ pub(crate) fn handlers(builder: Builder, sagas: &Arc<Definitions>) -> Builder {
             )
     };
     // All that is left of a saga, one after the other.
-    let whole = settings(ResumeHandler::KIND, timeout * ACTIONS);
+    let whole = settings(ResumeHandler::KIND, timeout.saturating_mul(ACTIONS));
     builder
         .handler(UndoHandler(Arc::clone(sagas)), settings(UndoHandler::KIND, timeout))
         .handler(ResumeHandler(Arc::clone(sagas)), whole)

@@ -57,6 +57,20 @@ impl Scene<'_> {
         }
     }
 
+    /// Ends the victim, and starts it with this. Nothing is left to it from before: what it would do
+    /// while it starts has points of its own.
+    async fn again_with(&self, variable: (&str, &str)) {
+        let open = "(SELECT count(*) FROM deferred WHERE ended_at IS NULL)";
+        until(RECOVERY * 2, "nothing is deferred any more", async || {
+            let parts = [Part::Order, Part::Store];
+            parts.iter().all(|part| self.world.number(*part, open) == 0).then_some(())
+        })
+        .await;
+        self.victim.kill().await;
+        self.victim.spawn_with(&[variable]);
+        self.victim.ready().await;
+    }
+
     /// What the user hears, if anything.
     async fn tell(&self, order: Option<Uuid>, key: &str) -> Option<Response> {
         let call = match order {
@@ -82,9 +96,7 @@ impl Scene<'_> {
         let folder = tempfile::tempdir().unwrap();
         let log = folder.path().join("points");
         let order = self.before().await;
-        self.victim.kill().await;
-        self.victim.spawn_with(&[(crash::LOG, log.to_str().unwrap())]);
-        self.victim.ready().await;
+        self.again_with((crash::LOG, log.to_str().unwrap())).await;
         let name = |line: &str| line.rsplit_once(" #").unwrap().0.to_owned();
         let read = || fs::read_to_string(&log).unwrap_or_default();
         // What comes by the clock has come once by now.
@@ -110,9 +122,7 @@ impl Scene<'_> {
         let order = self.before().await;
         let paid = || world.paid().into_iter().collect::<BTreeSet<_>>();
         let before = paid();
-        self.victim.kill().await;
-        self.victim.spawn_with(&[(crash::AT, point)]);
-        self.victim.ready().await;
+        self.again_with((crash::AT, point)).await;
         let answer = self.told(order, &key).await;
         let died = tokio::time::timeout(RECOVERY, self.victim.ended()).await.is_ok();
         if !died {

@@ -31,7 +31,8 @@ const LASTED: Duration = Duration::from_secs(10);
 /// So many connections in a row end because of a queue, before it is declared anew.
 const BROKEN: u32 = 2;
 
-/// The kinds whose queues, or the [parked](PARKED) one, have ended the last connections, and how many these were.
+/// The kinds whose queues, or the [parked](PARKED) one, have ended the last connections, and how many
+/// these were.
 #[derive(Default)]
 struct Trouble {
     kinds: BTreeSet<&'static str>,

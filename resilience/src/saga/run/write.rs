@@ -58,6 +58,7 @@ impl Run {
             }
             prepare(conn)?;
             first(conn)?;
+            // Fails where a failure of `prepare`'s was swallowed: that would be taken for a commit.
             journal::hold(conn, id, 1)?;
             Ok(Ok(()))
         });

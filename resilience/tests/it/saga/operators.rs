@@ -59,6 +59,16 @@ async fn what_can_not_be_completed_is_stuck_behind_its_pivot_and_completed_on_re
 }
 
 #[tokio::test]
+async fn a_time_that_no_action_can_have_is_refused_when_the_runtime_is_built() {
+    let world = World::new();
+    for timeout in [std::time::Duration::ZERO, std::time::Duration::MAX] {
+        let settings = super::world::quick().timeout(timeout);
+        let refused = world.builder().saga_settings(settings).build().unwrap_err();
+        assert!(matches!(refused, resilience::deferred::BuildError::Time(_)), "{refused}");
+    }
+}
+
+#[tokio::test]
 async fn what_ended_long_ago_is_deleted_and_what_is_open_is_not() {
     let world = World::new();
     let retention = std::time::Duration::from_millis(1);

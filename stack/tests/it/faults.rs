@@ -51,7 +51,7 @@ async fn faulty(part: Part, faults: impl IntoIterator<Item = &'static (&'static 
         eprintln!("{part:?} is {name}");
         let [seen, refunded] = <[_; 2]>::try_from(world.bought_many(2).await).unwrap();
         let before = world.get(seen).send().await.ok();
-        let paid = world.paid();
+        let paid = world.paid().await;
         let met = world.proxy(part).on("*", fault.clone());
 
         // First, so that no breaker is open: what it does can't be taken back before it heals.

@@ -172,7 +172,7 @@ async fn key_taken_over_while_order_is_away_is_not_given_back_for_a_second_order
     let (cut, ()) = tokio::join!(world.buy().key("k").try_send(), crash);
     assert!(cut.is_err(), "{cut:?}");
     // Order commits, and nobody hears of it.
-    until(RECOVERY, "committed", async || (world.paid().len() == 1).then_some(())).await;
+    until(RECOVERY, "committed", async || (world.paid().await.len() == 1).then_some(())).await;
     world.kill(Part::Order).await;
     world.restart(Part::Store).await;
     // Whoever takes the key over can't reach Order: that says nothing of the one before.

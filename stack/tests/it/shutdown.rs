@@ -106,7 +106,7 @@ async fn warranty_ends_after_its_start_was_answered() {
     let order = answer.bought();
     world.restart(Part::Warranty).await;
     world.works_again(Instant::now()).await;
-    assert!(world.paid().contains(&order));
+    assert!(world.paid().await.contains(&order));
     world.settles().await;
 }
 

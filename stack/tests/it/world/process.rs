@@ -105,13 +105,20 @@ impl Process {
 
     /// Waits until it is ready.
     pub(crate) async fn ready(&self) {
+        assert!(self.comes_up().await, "{} ended: {}", self.name, self.last_words());
+    }
+
+    /// Waits until it is ready, or has ended. Whether it is ready.
+    pub(crate) async fn comes_up(&self) -> bool {
         let client = self.client();
         until(LIMIT, &format!("{} is ready", self.name), async || {
-            assert!(self.exit_status().is_none(), "{} ended: {}", self.name, self.last_words());
+            if self.exit_status().is_some() {
+                return Some(false);
+            }
             let answer = client.get("/manage/health/ready").try_send().await;
-            answer.is_ok_and(|answer| answer.status == 200).then_some(())
+            answer.is_ok_and(|answer| answer.status == 200).then_some(true)
         })
-        .await;
+        .await
     }
 
     pub(crate) fn pid(&self) -> Pid {

@@ -54,9 +54,9 @@ msrv: ## the library with the oldest compiler that is promised, where that is in
 	fi
 
 .PHONY: bench
-bench: prerequisites ## the breaker beside its peers, deferred calls beside what they stand on; writes docs/benchmarks*.md, and fails when a limit is missed
+bench: prerequisites ## the breaker beside its peers, deferred calls and sagas beside what they stand on; writes docs/benchmarks*.md, and fails when a limit is missed
 	cd bench && $(CARGO) run --release --locked
-	cd bench && $(CARGO) run --release --locked -p bench-deferred
+	cd bench && $(CARGO) run --release --locked -p bench-durable
 
 .PHONY: lint
 lint: prerequisites ## formatting, clippy and rustdoc, warnings as errors

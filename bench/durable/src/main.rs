@@ -1,68 +1,43 @@
-//! Deferred calls beside what they stand on, in one run: `make bench`.
+//! What is written down, beside what it stands on, in one run: `make bench`.
 //!
 //! | module | what it is |
 //! |---|---|
-//! | [`ground`] | PostgreSQL with its syncs on, RabbitMQ, and a ledger |
-//! | [`accept`] | what writing a call down costs, beside a bare insert; with few and many ended rows |
-//! | [`carry`] | calls per second from commit to done, beside publishing and consuming alone |
-//! | [`late`] | how late a delayed call begins |
-//! | [`report`] | the page in `docs/` |
+//! | [`ground`] | PostgreSQL with its syncs on, RabbitMQ, and databases |
+//! | [`deferred`] | calls that are made later: accepting, carrying out, lateness, growth |
+//! | [`saga`] | purchases with and without a journal, what a crash leaves, growth |
+//! | [`times`] | how long things take |
+//!
+//! Each of the two makes a page in `docs/`. `deferred` or `saga` as an argument makes that one alone.
 
-mod accept;
-mod carry;
+mod deferred;
 mod ground;
-mod late;
-mod report;
+mod saga;
+mod times;
 
 use std::fs;
 use std::process::ExitCode;
 
 use ground::Ground;
 
-const PAGE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs/benchmarks-deferred.md");
-
-/// All that was measured.
-struct Results {
-    accept: accept::Accept,
-    carry: carry::Carry,
-    late: late::Late,
-    grown: Vec<Grown>,
-}
-
-/// With so many ended rows in the ledger.
-struct Grown {
-    rows: u32,
-    accept: accept::Times,
-    per_second: f64,
-}
-
-/// How many ended rows the ledger holds.
-const ENDED: [u32; 3] = [1_000, 100_000, 1_000_000];
+const DOCS: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../../docs");
 
 #[tokio::main]
 async fn main() -> std::io::Result<ExitCode> {
+    let only = std::env::args().nth(1);
+    let wanted = |name| only.as_deref().is_none_or(|only| only == name);
     let ground = Ground::new();
-    let results = Results {
-        accept: accept::measure(&ground),
-        carry: carry::measure(&ground).await,
-        late: late::measure(&ground).await,
-        grown: grow(&ground).await,
-    };
-    let limits = report::judge(&results);
-    let page = report::write(&results, &limits);
-    fs::write(PAGE, &page)?;
-    println!("{page}");
+    let mut limits = Vec::new();
+    if wanted("deferred") {
+        let (page, held) = deferred::measure(&ground).await;
+        fs::write(format!("{DOCS}/benchmarks-deferred.md"), &page)?;
+        println!("{page}");
+        limits.extend(held);
+    }
+    if wanted("saga") {
+        let (page, held) = saga::measure(&ground).await;
+        fs::write(format!("{DOCS}/benchmarks-saga.md"), &page)?;
+        println!("{page}");
+        limits.extend(held);
+    }
     Ok(bench_page::conclude(&limits))
-}
-
-async fn grow(ground: &Ground) -> Vec<Grown> {
-    let ledgers = ENDED.map(|rows| {
-        let ledger = ground.ledger();
-        ledger.fill(rows);
-        ledger
-    });
-    let accept = accept::deferring(&ledgers);
-    let per_second = carry::ledger_only(&ledgers).await;
-    let grown = ENDED.into_iter().zip(accept).zip(per_second);
-    grown.map(|((rows, accept), per_second)| Grown { rows, accept, per_second }).collect()
 }

@@ -1,14 +1,14 @@
 //! What it costs to write a call down.
 
-use std::time::{Duration, Instant};
-
 use diesel::connection::SimpleConnection as _;
 use diesel::sql_types::{Text, Uuid as SqlUuid};
 use diesel::{Connection as _, PgConnection, RunQueryDsl as _, sql_query};
 use resilience::deferred::{Deferral, defer};
 use uuid::Uuid;
 
-use crate::ground::{Ground, Ledger, Nothing};
+use super::running::Nothing;
+use crate::ground::{Database, Ground};
+use crate::times::{Times, time};
 
 const ROUNDS: usize = 3_000;
 
@@ -17,20 +17,6 @@ pub(crate) struct Accept {
     /// One row with an id, a kind and a payload.
     pub(crate) bare: Times,
     pub(crate) deferred: Times,
-}
-
-#[derive(Clone, Copy)]
-pub(crate) struct Times {
-    pub(crate) p50: Duration,
-    pub(crate) p99: Duration,
-}
-
-impl Times {
-    pub(crate) fn of(mut times: Vec<Duration>) -> Self {
-        times.sort_unstable();
-        let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
-        Self { p50: at(50), p99: at(99) }
-    }
 }
 
 /// Both in turn: what disturbs one disturbs both.
@@ -51,8 +37,8 @@ pub(crate) fn measure(ground: &Ground) -> Accept {
 }
 
 /// On each of these ledgers, in turn.
-pub(crate) fn deferring(ledgers: &[Ledger]) -> Vec<Times> {
-    let mut conns: Vec<_> = ledgers.iter().map(Ledger::connect).collect();
+pub(crate) fn deferring(ledgers: &[Database]) -> Vec<Times> {
+    let mut conns: Vec<_> = ledgers.iter().map(Database::connect).collect();
     let mut times = vec![Vec::new(); ledgers.len()];
     for _ in 0..ROUNDS / 3 {
         for (conn, times) in conns.iter_mut().zip(&mut times) {
@@ -63,12 +49,6 @@ pub(crate) fn deferring(ledgers: &[Ledger]) -> Vec<Times> {
         conn.batch_execute("DELETE FROM deferred WHERE state = 'pending'").expect("it is emptied");
     }
     times.into_iter().map(Times::of).collect()
-}
-
-fn time(work: impl FnOnce()) -> Duration {
-    let began = Instant::now();
-    work();
-    began.elapsed()
 }
 
 fn insert(conn: &mut PgConnection) {

@@ -15,7 +15,9 @@ use resilience::breaker::Breaker;
 use resilience::deferred::{Deferral, Settings, defer_all};
 use uuid::Uuid;
 
-use crate::ground::{Ground, Ledger, Nothing, Running, until_done};
+use super::running::{Nothing, Running, until_done};
+use crate::ground::{Database, Ground};
+use crate::times::median;
 
 /// Calls per round, deferred so many in a transaction.
 const CALLS: u32 = 10_000;
@@ -48,7 +50,7 @@ pub(crate) async fn measure(ground: &Ground) -> Carry {
 }
 
 /// From each of these ledgers alone, in turn.
-pub(crate) async fn ledger_only(ledgers: &[Ledger]) -> Vec<f64> {
+pub(crate) async fn ledger_only(ledgers: &[Database]) -> Vec<f64> {
     let mut rates = vec![Vec::new(); ledgers.len()];
     for _ in 0..ROUNDS {
         for (ledger, rates) in ledgers.iter().zip(&mut rates) {
@@ -58,16 +60,11 @@ pub(crate) async fn ledger_only(ledgers: &[Ledger]) -> Vec<f64> {
     rates.into_iter().map(median).collect()
 }
 
-fn median(mut values: Vec<f64>) -> f64 {
-    values.sort_by(f64::total_cmp);
-    values[values.len() / 2]
-}
-
 fn rate(began: Instant) -> f64 {
     f64::from(CALLS) / began.elapsed().as_secs_f64()
 }
 
-async fn calls(ledger: &Ledger, broker: Option<&str>) -> f64 {
+async fn calls(ledger: &Database, broker: Option<&str>) -> f64 {
     let breaker = Breaker::builder("nothing").build();
     let settings = Settings::new().concurrency(AT_ONCE.into()).breaker(breaker);
     let mut running = Running::start(ledger, broker, settings).await;

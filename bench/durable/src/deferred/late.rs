@@ -7,8 +7,9 @@ use resilience::deferred::{Deferral, Settings, defer};
 use tokio::time::{Instant, sleep};
 use uuid::Uuid;
 
-use crate::accept::Times;
-use crate::ground::{Ground, Ledger, Nothing, Running};
+use super::running::{Nothing, Running};
+use crate::ground::{Database, Ground};
+use crate::times::Times;
 
 const CALLS: u32 = 300;
 const DELAY: Duration = Duration::from_secs(1);
@@ -29,7 +30,7 @@ pub(crate) async fn measure(ground: &Ground) -> Late {
     }
 }
 
-async fn lateness(ledger: &Ledger, broker: Option<&str>) -> Times {
+async fn lateness(ledger: &Database, broker: Option<&str>) -> Times {
     let mut running = Running::start(ledger, broker, Settings::new()).await;
     let mut conn = ledger.connect();
     let mut due = Vec::new();

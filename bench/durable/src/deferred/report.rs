@@ -5,8 +5,8 @@ use std::time::Duration;
 
 use bench_page::Limit;
 
-use crate::Results;
-use crate::accept::Times;
+use super::Results;
+use crate::times::{Times, millis};
 
 /// Of what goes without a ledger.
 const SHARE: f64 = 0.4;
@@ -118,11 +118,7 @@ Ended rows are kept for inspection. From the ledger alone.
             table
         }),
         bench_page::table(limits),
-        at_once = crate::carry::AT_ONCE,
+        at_once = super::carry::AT_ONCE,
         machine = bench_page::machine(),
     )
-}
-
-fn millis(time: Duration) -> String {
-    format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }

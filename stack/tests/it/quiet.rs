@@ -44,6 +44,29 @@ async fn open_breaker_answers_within_50_ms() {
     }
 }
 
+/// An open breaker's wait, and what may come on top of it.
+const UNDONE: Duration = Duration::from_secs(6 + 2);
+
+#[tokio::test]
+#[ignore = "nightly: performance on a quiet machine"]
+async fn pending_rollback_is_over_within_the_open_wait_and_2_s() {
+    for part in [Part::Warehouse, Part::Warranty, Part::Order] {
+        let world = World::start().await;
+        let kept = world.bought().await;
+        Away::Frozen.begin(&world, part).await;
+        let answers = join_all((0..ENOUGH).map(|_| prompt(world.buy()))).await;
+        for answer in &answers {
+            answer.blames("rollback_pending", part);
+        }
+        prompt(world.buy()).await.blames("rolled_back", part);
+        let healed = Away::Frozen.end(&world, part).await;
+        world.settles_with(&[kept]).await;
+        let took = healed.elapsed();
+        eprintln!("{} pending rollbacks were over {took:?} after {part:?} was back", answers.len());
+        assert!(took <= UNDONE, "{part:?}: {took:?}");
+    }
+}
+
 /// 500 claims are decided within this, by programs that are not optimized.
 const DRAINED: Duration = Duration::from_secs(30);
 

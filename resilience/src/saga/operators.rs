@@ -9,12 +9,11 @@ use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::back::undo_id;
 use super::call::Stage;
 use super::handle::Sagas;
 use super::journal;
 use super::shared::Definitions;
-use super::takeover::resume_id;
+use super::takeover;
 use crate::deferred::{self, DatabaseError, OperatorError};
 
 /// One saga, with all that is known of it.
@@ -324,26 +323,32 @@ impl Sagas {
         self.shared.snapshot().await
     }
 
-    /// Has everything repeated that the ledger of deferred calls has of a saga: from the beginning
-    /// what was given up, and at once what waits.
+    /// Has everything repeated that is left of a saga: from the beginning what was given up, whether
+    /// or not it was [discarded](deferred::Deferred::discard) and deleted since, and at once what waits.
     ///
     /// # Errors
     ///
-    /// When there is nothing of it in the ledger, which is where everything of a saga is that is
-    /// stuck; or when the database can't be reached.
+    /// When there is no such saga, or nothing of it is left to whoever comes: it has ended, or is
+    /// being run; or when the database can't be reached.
     pub async fn retry(&self, id: Uuid) -> Result<(), OperatorError> {
-        let found = self.get(id).await.map_err(OperatorError::Database)?;
-        let found = found.ok_or(OperatorError::Unknown)?;
-        let undos = found.steps.iter().filter_map(|step| i32::try_from(step.number).ok());
-        let calls = undos.map(|step| undo_id(id, step)).chain([resume_id(id)]);
-        let mut result = Err(OperatorError::Unknown);
-        for call in calls {
-            match self.deferred.retry(call).await {
-                Ok(()) => result = Ok(()),
-                Err(OperatorError::Unknown | OperatorError::Stage(deferred::Stage::Done)) => {}
-                Err(error) => result = result.or(Err(error)),
+        let renewed = self.shared.door.run(move |conn| {
+            let mut renewed = Err(OperatorError::Unknown);
+            for call in takeover::calls(conn, id)? {
+                match deferred::renew(conn, &call)? {
+                    Ok(()) => renewed = Ok(()),
+                    // Since it was looked for.
+                    Err(deferred::Stage::Done) => {}
+                    Err(stage) => renewed = renewed.or(Err(OperatorError::Stage(stage))),
+                }
             }
-        }
-        result
+            if renewed.is_ok() {
+                journal::unstick(conn, id)?;
+            }
+            Ok(renewed)
+        });
+        renewed.await.map_err(OperatorError::Database)??;
+        tracing::info!(saga = %id, "a saga is retried by an operator");
+        self.deferred.nudge();
+        Ok(())
     }
 }

@@ -267,8 +267,8 @@ async fn show(_: Local, State(sagas): State<Sagas>, Ids([id]): Ids<1>) -> Result
     Ok(Json(sagas.get(id).await?.ok_or_else(unknown)?.into()))
 }
 
-/// Has everything repeated that was given up of a saga, and at once what waits. From this machine
-/// only.
+/// Has everything repeated that was given up of a saga, discarded or not, and at once what waits.
+/// From this machine only.
 #[utoipa::path(
     post, path = "/manage/sagas/{id}/retry", tag = "manage",
     params(("id" = Uuid, Path, description = "The saga")),

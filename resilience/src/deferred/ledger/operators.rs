@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::Error as QueryError;
 use diesel::sql_query;
-use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -168,6 +168,23 @@ pub(in crate::deferred) fn resume(conn: &mut PgConnection, id: Uuid) -> QueryRes
     .bind::<SqlUuid, _>(id)
     .execute(conn)
     .map(drop)
+}
+
+/// Whether all of these are there, and none of them is given up.
+#[cfg(feature = "saga")]
+pub(crate) fn are_open(conn: &mut PgConnection, ids: &[Uuid]) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Open {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+
+    let open: Open = sql_query(
+        "SELECT count(*) AS count FROM deferred WHERE id = ANY($1) AND state || '' <> 'parked'",
+    )
+    .bind::<Array<SqlUuid>, _>(ids)
+    .get_result(conn)?;
+    Ok(usize::try_from(open.count) == Ok(ids.len()))
 }
 
 /// A pending one is due now. Only for one that is [locked](lock).

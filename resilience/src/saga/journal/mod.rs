@@ -16,7 +16,7 @@ use diesel::sql_types::{BigInt, Integer, Nullable, Text, Uuid as SqlUuid};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub(super) use self::read::{find, find_open, step, take};
+pub(super) use self::read::{Left, find, find_open, left, step, take};
 use super::call::{Known, Stage};
 use crate::deferred::{DatabaseError, micros, storable};
 
@@ -228,7 +228,8 @@ pub(super) fn go_back(
     dependency: Option<&str>,
 ) -> QueryResult<()> {
     sql_query(
-        "UPDATE saga SET state = 'compensating', forward = false,
+        "UPDATE saga SET state = CASE state WHEN 'stuck' THEN state ELSE 'compensating' END,
+                         forward = false,
                          reason = CASE state WHEN 'running' THEN $2 ELSE coalesce(reason, $2) END,
                          dependency = CASE state WHEN 'running' THEN $3 ELSE dependency END
          WHERE id = $1",
@@ -319,6 +320,18 @@ pub(super) fn stick(conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryRes
         .bind::<Text, _>(storable(reason.to_owned()))
         .execute(conn)
         .map(drop)
+}
+
+/// What is left of one that is stuck was discarded, which mends nothing.
+pub(super) fn discarded(conn: &mut PgConnection, id: Uuid, mark: &str) -> QueryResult<()> {
+    sql_query(
+        "UPDATE saga SET reason = concat_ws(': ', $2, reason)
+         WHERE id = $1 AND state = 'stuck' AND NOT starts_with(coalesce(reason, ''), $2)",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Text, _>(mark)
+    .execute(conn)
+    .map(drop)
 }
 
 /// What was stuck goes on where it was.

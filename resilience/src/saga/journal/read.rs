@@ -22,6 +22,9 @@ struct StoredSaga {
     forward: bool,
     #[diesel(sql_type = BigInt)]
     fence: i64,
+    /// Somebody runs it, or has died, and will be followed by somebody who finds that out.
+    #[diesel(sql_type = Bool)]
+    leased: bool,
     #[diesel(sql_type = Text)]
     input: String,
     #[diesel(sql_type = Text)]
@@ -34,7 +37,8 @@ struct StoredSaga {
     dependency: Option<String>,
 }
 
-const SAGA: &str = "id, kind, state, forward, fence, input::text AS input,
+const SAGA: &str =
+    "id, kind, state, forward, fence, lease_until IS NOT NULL AS leased, input::text AS input,
     context::text AS context, output::text AS output, reason, dependency";
 
 impl StoredSaga {
@@ -135,6 +139,34 @@ pub(in crate::saga) fn step(
     let context = serde_json::from_str(&saga.context).map_err(unreadable)?;
     let entry = entries(conn, id)?.into_iter().find(|entry| entry.number == number);
     Ok(entry.map(|entry| (saga.kind, context, entry)))
+}
+
+/// What of a saga that has not ended is the ledger's.
+pub(in crate::saga) struct Left {
+    pub(in crate::saga) context: BTreeMap<String, String>,
+    /// These undos.
+    pub(in crate::saga) undos: Vec<i32>,
+    /// And all the rest, however much that is.
+    pub(in crate::saga) rest: bool,
+}
+
+/// Nothing when there is no such saga, or it has ended.
+pub(in crate::saga) fn left(conn: &mut PgConnection, id: Uuid) -> QueryResult<Option<Left>> {
+    let saga: Option<StoredSaga> =
+        sql_query(format!("SELECT {SAGA} FROM saga WHERE id = $1 AND ended_at IS NULL"))
+            .bind::<SqlUuid, _>(id)
+            .get_result(conn)
+            .optional()?;
+    let Some(saga) = saga else { return Ok(None) };
+    let entries = entries(conn, id)?;
+    let deferred = entries.iter().filter(|entry| entry.state == StepState::UndoDeferred);
+    let undos: Vec<_> = deferred.map(|entry| entry.number).collect();
+    let more = saga.forward || undos.is_empty() || entries.iter().any(Entry::to_undo);
+    Ok(Some(Left {
+        context: serde_json::from_str(&saga.context).map_err(unreadable)?,
+        rest: more && !saga.leased,
+        undos,
+    }))
 }
 
 fn entries(conn: &mut PgConnection, id: Uuid) -> QueryResult<Vec<Entry>> {

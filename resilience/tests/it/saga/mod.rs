@@ -7,6 +7,7 @@ mod course;
 mod crashes;
 mod operators;
 mod races;
+mod stuck;
 mod takeover;
 mod trials;
 mod worker;

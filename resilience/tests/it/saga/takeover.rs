@@ -113,7 +113,7 @@ async fn a_saga_that_takes_longer_than_its_lease_keeps_it() {
 }
 
 /// As a process that died at that moment left it.
-fn leave(world: &World, count: i64, role: &str) {
+pub(super) fn leave(world: &World, count: i64, role: &str) {
     world.execute(&format!(
         "WITH left_open AS (
              INSERT INTO saga (id, kind, input, state, forward, lease_until)

@@ -196,6 +196,7 @@ impl Systems {
                 return Err(HandlerError::permanent(format!("{system} can't undo that")));
             }
             Some(Fault::Hangs) => std::future::pending().await,
+            Some(Fault::Held) => self.gate.notified().await,
             Some(Fault::Panics) => panic!("as it was told to"),
             Some(_) => return Err(HandlerError::unavailable(format!("{system} is away"))),
         }
@@ -488,18 +489,19 @@ impl World {
 /// A runtime at work.
 pub(super) struct Office {
     pub(super) sagas: Sagas,
+    pub(super) deferred: Deferred,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Office {
     pub(super) fn start(runtime: Runtime) -> Self {
-        let sagas = runtime.sagas();
+        let (sagas, deferred) = (runtime.sagas(), runtime.handle());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(runtime.run(async {
             let _ = stopped.await;
         }));
-        Self { sagas, stop, task }
+        Self { sagas, deferred, stop, task }
     }
 
     /// Shuts it down in order.

@@ -8,7 +8,9 @@ use resilience::deadline::Deadline;
 use resilience::saga::{Effect, Outcome, Stage, Start, StartError, Started};
 use uuid::Uuid;
 
-use super::world::{End, Fault, Pivot, Trip, Wish, World, failed, wish};
+use super::systems::Fault;
+use super::trip::{End, Pivot, Trip, Wish, failed, wish};
+use super::world::World;
 
 const ALL: [Pivot; 3] = [Pivot::Local, Pivot::Remote, Pivot::Decide];
 

@@ -4,7 +4,9 @@ use resilience::deferred::OperatorError;
 use resilience::saga::{Filter, Outcome, Stage};
 use uuid::Uuid;
 
-use super::world::{Fault, Pivot, World};
+use super::systems::Fault;
+use super::trip::Pivot;
+use super::world::World;
 use crate::deferred::eventually;
 
 #[tokio::test]

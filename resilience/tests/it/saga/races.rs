@@ -5,7 +5,9 @@ use std::convert::Infallible;
 use futures_util::future::join_all;
 use resilience::saga::{Outcome, Stage, Start, Started};
 
-use super::world::{End, Fault, Pivot, Trip, Wish, World, failed, wish};
+use super::systems::Fault;
+use super::trip::{End, Pivot, Trip, Wish, failed, wish};
+use super::world::World;
 use crate::deferred::eventually;
 
 #[tokio::test]

@@ -6,8 +6,10 @@ use resilience::deferred::{self, Deferred, OperatorError};
 use resilience::saga::{Filter, Outcome, Stage};
 use uuid::Uuid;
 
+use super::systems::Fault;
 use super::takeover::leave;
-use super::world::{Fault, Office, Pivot, World, quick};
+use super::trip::Pivot;
+use super::world::{Office, World, quick};
 use crate::deferred::eventually;
 
 /// A trip that fails behind its flight, and of which these can't be undone.

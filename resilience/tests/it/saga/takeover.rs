@@ -9,7 +9,9 @@ use resilience::saga::{
 };
 use tokio::sync::watch;
 
-use super::world::{Fault, Hotel, Office, Pivot, Trip, World, brief, failed, quick, wish};
+use super::systems::{Fault, Hotel};
+use super::trip::{Pivot, Trip, failed, wish};
+use super::world::{Office, World, brief, quick};
 use crate::deferred::{Connections, eventually};
 
 /// A way to the database that somebody can stop for good.
@@ -164,7 +166,7 @@ struct Changed(Hotel);
 
 impl Saga for Changed {
     const KIND: &'static str = "trip";
-    type Input = super::world::Wish;
+    type Input = super::trip::Wish;
     type Output = ();
 
     fn steps(&self) -> Steps {

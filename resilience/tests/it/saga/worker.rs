@@ -10,7 +10,9 @@ use nix::sys::signal::Signal;
 use resilience::deadline::Deadline;
 use resilience::testkit::crash;
 
-use super::world::{Fault, Office, Systems, Trip, Wish, brief};
+use super::systems::{Fault, Systems};
+use super::trip::{Trip, Wish};
+use super::world::{Office, brief};
 use crate::deferred::connections;
 
 const URL: &str = "TEST_SAGA_URL";

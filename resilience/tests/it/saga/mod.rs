@@ -6,6 +6,7 @@
 
 mod course;
 mod crashes;
+mod metrics;
 mod operators;
 mod races;
 mod stuck;

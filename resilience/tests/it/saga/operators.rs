@@ -1,48 +1,11 @@
 //! What operators see of sagas, and what they can do.
 
-use resilience::deferred::OperatorError;
-use resilience::saga::{Filter, Outcome, Stage};
-use uuid::Uuid;
+use resilience::saga::{Outcome, Stage};
 
 use super::systems::Fault;
 use super::trip::Pivot;
 use super::world::World;
 use crate::deferred::eventually;
-
-#[tokio::test]
-async fn an_undo_that_can_never_succeed_leaves_its_saga_stuck_and_blocks_no_other() {
-    let world = World::new();
-    let office = world.start();
-    world.systems.always("undo flight", Fault::Impossible);
-    world.systems.once("price", Fault::Away);
-    let (id, outcome) = office.book(Pivot::Local).await;
-    assert!(matches!(outcome, Outcome::Compensating { .. }), "{outcome:?}");
-    eventually("it is stuck", || world.stage(id).as_deref() == Some("stuck")).await;
-    let shown = office.sagas.get(id).await.unwrap().unwrap();
-    assert_eq!(shown.stage, Stage::Stuck);
-    assert!(shown.reason.as_deref().unwrap().contains("flight can't undo that"), "{shown:?}");
-    let states: Vec<_> =
-        shown.steps.iter().map(|step| format!("{} {}", step.name, step.state)).collect();
-    assert_eq!(states, ["hotel undone", "flight undo_deferred", "price refused"]);
-    // In the ledger it is parked, with its reason.
-    assert_eq!(world.number("SELECT count(*) FROM deferred WHERE state = 'parked'"), 1);
-    let [kind] = &office.sagas.snapshot().await.unwrap()[..] else { panic!() };
-    assert_eq!((kind.kind.as_str(), kind.stuck, kind.running), ("trip", 1, 0));
-    let listed = office.sagas.list(Filter::new().stage(Stage::Stuck)).await.unwrap();
-    assert_eq!(listed.iter().map(|saga| saga.id).collect::<Vec<_>>(), [id]);
-    // Others go their way.
-    let (other, outcome) = office.book(Pivot::Remote).await;
-    assert!(matches!(outcome, Outcome::Committed(42)));
-    world.whole(other, Pivot::Remote);
-    world.systems.heal();
-    office.sagas.retry(id).await.unwrap();
-    assert_eq!(office.stage(id).await, Stage::Compensated);
-    world.whole(id, Pivot::Local);
-    let again = office.sagas.retry(id).await;
-    assert!(matches!(again, Err(OperatorError::Unknown)), "{again:?}");
-    assert!(matches!(office.sagas.retry(Uuid::new_v4()).await, Err(OperatorError::Unknown)));
-    office.stop().await;
-}
 
 #[tokio::test]
 async fn what_can_not_be_completed_is_stuck_behind_its_pivot_and_completed_on_retry() {

@@ -66,8 +66,10 @@ async fn a_stuck_saga_is_taken_back_on_retry_though_its_undo_was_discarded_and_i
         assert_eq!(office.stage(id).await, Stage::Compensated);
         world.whole(id, Pivot::Local);
         assert_eq!(world.undone(id), ["hotel", "flight"]);
-        let again = office.sagas.retry(id).await;
-        assert!(matches!(again, Err(OperatorError::Unknown)), "{again:?}");
+        for nothing in [id, Uuid::new_v4()] {
+            let refused = office.sagas.retry(nothing).await;
+            assert!(matches!(refused, Err(OperatorError::Unknown)), "{refused:?}");
+        }
     }
     office.stop().await;
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use diesel::prelude::*;
 use diesel::r2d2::{ConnectionManager, Pool};
 use diesel::sql_types::{Text, Uuid as SqlUuid};
+use resilience::breaker::{Breaker, Permit};
 use resilience::deferred::{Attempt, HandlerError};
 use resilience::saga::{Action, Failure, Step};
 use tokio::sync::{Notify, oneshot};
@@ -43,6 +44,7 @@ pub(super) struct Systems {
     pool: Connections,
     faults: Arc<Mutex<HashMap<String, Vec<Fault>>>>,
     always: Arc<Mutex<HashMap<String, Fault>>>,
+    breakers: Arc<Mutex<HashMap<String, Breaker>>>,
     gate: Arc<Notify>,
     asked: Arc<Mutex<HashMap<String, usize>>>,
 }
@@ -57,7 +59,8 @@ impl Systems {
             .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
             .build_unchecked(ConnectionManager::new(url));
         let (faults, always) = (Arc::default(), Arc::default());
-        Self { pool, faults, always, gate: Arc::default(), asked: Arc::default() }
+        let (breakers, gate, asked) = (Arc::default(), Arc::default(), Arc::default());
+        Self { pool, faults, always, breakers, gate, asked }
     }
 
     /// The next call of this name: `hotel`, or `undo hotel`.
@@ -83,6 +86,17 @@ impl Systems {
     /// What has been [held](Fault::Held) for longest goes on.
     pub(super) fn let_through_one(&self) {
         self.gate.notify_one();
+    }
+
+    /// What is done and undone in this system goes through this breaker.
+    pub(super) fn protect(&self, system: &str, breaker: &Breaker) {
+        self.breakers.lock().unwrap().insert(system.to_owned(), breaker.clone());
+    }
+
+    fn permit(&self, system: &str) -> Result<Option<Permit<'static>>, HandlerError> {
+        let found = self.breakers.lock().unwrap().get(system).cloned();
+        let permit = found.map(|breaker| breaker.acquire_owned()).transpose();
+        permit.map_err(|rejection| HandlerError::unavailable(rejection.to_string()))
     }
 
     /// How often it was called.
@@ -123,6 +137,20 @@ impl Systems {
     }
 
     async fn act(&self, system: &'static str, id: Uuid) -> Result<(), Failure> {
+        let permit = self.permit(system).map_err(Failure::none)?;
+        let result = self.call(system, id).await;
+        settle(permit, result.as_ref().err().map(Failure::error));
+        result
+    }
+
+    async fn undo(&self, system: &'static str, id: Uuid) -> Result<(), HandlerError> {
+        let permit = self.permit(system)?;
+        let result = self.call_back(system, id).await;
+        settle(permit, result.as_ref().err());
+        result
+    }
+
+    async fn call(&self, system: &'static str, id: Uuid) -> Result<(), Failure> {
         let unknown = |why: &str| Failure::unknown(HandlerError::unavailable(why));
         match self.fault(system) {
             None => return self.have(system, id).await,
@@ -158,7 +186,7 @@ impl Systems {
         Err(unknown("the answer was lost").with_dependency(system))
     }
 
-    async fn undo(&self, system: &'static str, id: Uuid) -> Result<(), HandlerError> {
+    async fn call_back(&self, system: &'static str, id: Uuid) -> Result<(), HandlerError> {
         match self.fault(&format!("undo {system}")) {
             None | Some(Fault::AnswerLost) => {}
             Some(Fault::Impossible | Fault::Refused) => {
@@ -178,6 +206,15 @@ impl Systems {
         )
         .await;
         Ok(())
+    }
+}
+
+/// Who says no has answered.
+fn settle(permit: Option<Permit<'static>>, error: Option<&HandlerError>) {
+    match (permit, error) {
+        (None, _) => {}
+        (Some(permit), None | Some(HandlerError::Permanent { .. })) => permit.success(),
+        (Some(permit), Some(error)) => permit.failure(error.reason().to_owned()),
     }
 }
 

@@ -9,9 +9,10 @@ use diesel::prelude::*;
 use diesel::r2d2::ConnectionManager;
 use diesel::sql_types::{BigInt, Text};
 use diesel_migrations::MigrationHarness as _;
+use futures_util::future::BoxFuture;
 use resilience::Backoff;
 use resilience::deadline::Deadline;
-use resilience::deferred::{self, Builder, Deferred, Runtime};
+use resilience::deferred::{self, Builder, Database, DatabaseError, Deferred, Runtime, Work};
 use resilience::saga::{Known, Outcome, Sagas, Settings, Stage, Start, StartError, Started};
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -39,6 +40,19 @@ fn migrate(url: &str) -> Result<(), diesel::result::Error> {
     conn.run_pending_migrations(deferred::MIGRATIONS).unwrap();
     conn.run_pending_migrations(resilience::saga::MIGRATIONS).unwrap();
     conn.batch_execute(TABLES)
+}
+
+/// A way to the database that leaves the thread for nobody.
+struct Inline(Connections);
+
+impl Database for Inline {
+    fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>> {
+        let pool = self.0.clone();
+        Box::pin(async move {
+            let mut conn = pool.get().map_err(DatabaseError::new)?;
+            work(&mut conn).map_err(DatabaseError::new)
+        })
+    }
 }
 
 /// A journal of one's own, and the systems beside it.
@@ -92,6 +106,12 @@ impl World {
 
     pub(super) fn start(&self) -> Office {
         self.start_with(quick())
+    }
+
+    /// With its database on this thread: what is counted is this thread's.
+    pub(super) fn builder_here(&self) -> Builder {
+        let builder = Deferred::builder(Inline(self.pool.clone()));
+        builder.saga(Trip(self.systems.clone())).saga_settings(quick())
     }
 
     pub(super) fn start_with(&self, settings: Settings) -> Office {

@@ -16,7 +16,7 @@ use diesel::sql_types::{BigInt, Integer, Nullable, Text, Uuid as SqlUuid};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub(super) use self::read::{Left, find, find_open, left, step, take};
+pub(super) use self::read::{Left, depths, find, find_open, get, left, list, step, take};
 use super::call::{Known, Stage};
 use crate::deferred::{DatabaseError, micros, storable};
 

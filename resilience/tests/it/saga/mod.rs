@@ -9,7 +9,6 @@ mod crashes;
 mod metrics;
 mod operators;
 mod races;
-mod stuck;
 mod systems;
 mod takeover;
 mod trials;

@@ -227,7 +227,8 @@ async fn retry(
     show(local, State(deferred), ids).await
 }
 
-/// Gives a call up that waits, or marks a parked one as seen to. From this machine only.
+/// Gives a call up that waits, or marks a parked one as seen to. A saga that it was the rest of is
+/// stuck until it is retried. From this machine only.
 #[utoipa::path(
     post, path = "/manage/deferred/{id}/discard", tag = "manage",
     params(("id" = Uuid, Path, description = "The call")),

@@ -16,7 +16,9 @@ use diesel::sql_types::{BigInt, Integer, Nullable, Text, Uuid as SqlUuid};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub(super) use self::read::{Left, depths, find, find_open, get, left, list, step, take};
+pub(super) use self::read::{
+    Left, depths, find, find_open, get, left, list, saga_of_call, step, take,
+};
 use super::call::{Known, Stage};
 use crate::deferred::{DatabaseError, micros, storable};
 
@@ -409,27 +411,4 @@ pub(super) fn raw(text: &str) -> QueryResult<Box<RawValue>> {
 
 pub(super) fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueryError {
     QueryError::DeserializationError(Box::new(DatabaseError::new(error)))
-}
-
-#[derive(QueryableByName)]
-struct Whose {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Text)]
-    kind: String,
-}
-
-/// Of which saga a deferred call is a part, and its kind.
-pub(super) fn saga_of_call(
-    conn: &mut PgConnection,
-    call: Uuid,
-) -> QueryResult<Option<(Uuid, String)>> {
-    let found: Option<Whose> = sql_query(
-        "SELECT saga.id, saga.kind FROM deferred, saga
-         WHERE deferred.id = $1 AND saga.id = (deferred.payload->>'saga')::uuid",
-    )
-    .bind::<SqlUuid, _>(call)
-    .get_result(conn)
-    .optional()?;
-    Ok(found.map(|found| (found.id, found.kind)))
 }

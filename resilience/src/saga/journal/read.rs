@@ -177,6 +177,29 @@ pub(in crate::saga) fn step(
 }
 
 #[derive(QueryableByName)]
+struct Whose {
+    #[diesel(sql_type = SqlUuid)]
+    id: Uuid,
+    #[diesel(sql_type = Text)]
+    kind: String,
+}
+
+/// Of which saga a deferred call is a part, and its kind.
+pub(in crate::saga) fn saga_of_call(
+    conn: &mut PgConnection,
+    call: Uuid,
+) -> QueryResult<Option<(Uuid, String)>> {
+    let found: Option<Whose> = sql_query(
+        "SELECT saga.id, saga.kind FROM deferred, saga
+         WHERE deferred.id = $1 AND saga.id = (deferred.payload->>'saga')::uuid",
+    )
+    .bind::<SqlUuid, _>(call)
+    .get_result(conn)
+    .optional()?;
+    Ok(found.map(|found| (found.id, found.kind)))
+}
+
+#[derive(QueryableByName)]
 struct StoredStep {
     #[diesel(sql_type = Integer)]
     number: i32,

@@ -6,7 +6,7 @@ use chrono::{DateTime, Utc};
 use diesel::prelude::*;
 use diesel::result::Error as QueryError;
 use diesel::sql_query;
-use diesel::sql_types::{Array, BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
+use diesel::sql_types::{BigInt, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
@@ -182,7 +182,7 @@ pub(crate) fn are_open(conn: &mut PgConnection, ids: &[Uuid]) -> QueryResult<boo
     let open: Open = sql_query(
         "SELECT count(*) AS count FROM deferred WHERE id = ANY($1) AND state || '' <> 'parked'",
     )
-    .bind::<Array<SqlUuid>, _>(ids)
+    .bind::<diesel::sql_types::Array<SqlUuid>, _>(ids)
     .get_result(conn)?;
     Ok(usize::try_from(open.count) == Ok(ids.len()))
 }

@@ -43,7 +43,8 @@ pub use submit::{SubmitError, Submitted};
 pub(crate) use {
     database::{Door, waits},
     handler::storable,
-    ledger::micros,
+    ledger::{are_open, micros},
+    operators::{DISCARDED, renew},
     shared::Shared,
 };
 

@@ -215,7 +215,24 @@ pub struct KindSnapshot {
 }
 
 /// The reason of what an operator discards before it was given up by itself.
-const DISCARDED: &str = "discarded by an operator";
+pub(crate) const DISCARDED: &str = "discarded by an operator";
+
+/// Has a call made that is to be made, whatever became of it, in the transaction of this connection:
+/// from the beginning one that was given up or is gone, and at once one that waits. Where it is, when
+/// it is nowhere of these.
+#[cfg(feature = "saga")]
+pub(crate) fn renew(
+    conn: &mut diesel::PgConnection,
+    call: &super::call::Deferral,
+) -> diesel::QueryResult<Result<(), Stage>> {
+    ledger::insert(conn, std::slice::from_ref(call))?;
+    let Some(entry) = ledger::lock(conn, call.id)? else { return Err(QueryError::NotFound) };
+    Ok(match entry.stage {
+        Stage::Parked => Ok(ledger::resume(conn, call.id)?),
+        Stage::Pending => Ok(ledger::hasten(conn, call.id)?),
+        stage => Err(stage),
+    })
+}
 
 impl Deferred {
     /// The calls that fit, the newest first.

@@ -1,6 +1,7 @@
 //! Taking a saga back: its steps are undone, the last one first. What can't be undone at once is left
 //! to the ledger of deferred calls, and the others go on.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,8 +18,8 @@ use super::shared::Definitions;
 use super::step::Failure;
 use crate::deferred::{Attempt, Deferral, Handler, HandlerError, defer};
 
-/// Where a saga that failed may be when it is taken back.
-const OPEN: &[Stage] = &[Stage::Running, Stage::Compensating];
+/// Where a saga that failed may be when it is taken back. That one undo is given up stops no other.
+const OPEN: &[Stage] = &[Stage::Running, Stage::Compensating, Stage::Stuck];
 
 /// A step that was undone, or not.
 enum Undone {
@@ -131,11 +132,11 @@ pub(super) struct StepUndone {
 }
 
 /// Of one step there is one.
-pub(super) fn undo_id(saga: Uuid, step: i32) -> Uuid {
+fn undo_id(saga: Uuid, step: i32) -> Uuid {
     Uuid::new_v5(&saga, format!("undo {step}").as_bytes())
 }
 
-fn undo(saga: Uuid, step: i32, context: &std::collections::BTreeMap<String, String>) -> Deferral {
+pub(super) fn undo(saga: Uuid, step: i32, context: &BTreeMap<String, String>) -> Deferral {
     let call = Deferral::of::<UndoHandler>(undo_id(saga, step), &UndoCall { saga, step });
     context.iter().fold(call, |call, (name, value)| call.with_context(name, value))
 }
@@ -182,8 +183,12 @@ impl Handler for UndoHandler {
         self.0.stuck(conn, id, reason)
     }
 
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        Definitions::discarded(conn, id)
+    }
+
     fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
-        Definitions::unstuck(conn, id)
+        Definitions::resumed(conn, id)
     }
 }
 

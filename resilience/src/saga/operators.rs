@@ -3,18 +3,14 @@
 use std::time::Duration;
 
 use chrono::{DateTime, Utc};
-use diesel::prelude::*;
-use diesel::sql_query;
-use diesel::sql_types::{BigInt, Bool, Integer, Nullable, Text, Timestamptz, Uuid as SqlUuid};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-use super::back::undo_id;
 use super::call::Stage;
 use super::handle::Sagas;
 use super::journal;
 use super::shared::Definitions;
-use super::takeover::resume_id;
+use super::takeover;
 use crate::deferred::{self, DatabaseError, OperatorError};
 
 /// One saga, with all that is known of it.
@@ -79,9 +75,9 @@ pub struct StepEntry {
 #[derive(Clone, Debug, Default)]
 #[must_use]
 pub struct Filter {
-    stage: Option<Stage>,
-    kind: Option<String>,
-    limit: Option<u32>,
+    pub(super) stage: Option<Stage>,
+    pub(super) kind: Option<String>,
+    pub(super) limit: Option<u32>,
 }
 
 impl Filter {
@@ -125,153 +121,9 @@ pub struct KindSnapshot {
     pub oldest: Option<Duration>,
 }
 
-const SAGA: &str = "SELECT id, kind, key, state, forward, reason, dependency, begun_at, ended_at,
-    input::text AS input, output::text AS output, context::text AS context FROM saga";
-
-#[derive(QueryableByName)]
-struct StoredSaga {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Text)]
-    kind: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    key: Option<String>,
-    #[diesel(sql_type = Text)]
-    state: String,
-    #[diesel(sql_type = Bool)]
-    forward: bool,
-    #[diesel(sql_type = Nullable<Text>)]
-    reason: Option<String>,
-    #[diesel(sql_type = Nullable<Text>)]
-    dependency: Option<String>,
-    #[diesel(sql_type = Timestamptz)]
-    begun_at: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    ended_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Text)]
-    input: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    output: Option<String>,
-    #[diesel(sql_type = Text)]
-    context: String,
-}
-
-impl StoredSaga {
-    fn entry(self, steps: Vec<StepEntry>) -> QueryResult<SagaEntry> {
-        Ok(SagaEntry {
-            id: self.id,
-            kind: self.kind,
-            key: self.key,
-            stage: journal::read(&self.state)?,
-            forward: self.forward,
-            reason: self.reason,
-            dependency: self.dependency,
-            begun_at: self.begun_at,
-            ended_at: self.ended_at,
-            input: journal::raw(&self.input)?,
-            output: self.output.as_deref().map(journal::raw).transpose()?,
-            context: journal::raw(&self.context)?,
-            steps,
-        })
-    }
-}
-
-#[derive(QueryableByName)]
-struct StoredStep {
-    #[diesel(sql_type = Integer)]
-    number: i32,
-    #[diesel(sql_type = Text)]
-    name: String,
-    #[diesel(sql_type = Text)]
-    role: String,
-    #[diesel(sql_type = Text)]
-    state: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    error: Option<String>,
-    #[diesel(sql_type = Timestamptz)]
-    begun_at: DateTime<Utc>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    ended_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Nullable<Timestamptz>)]
-    undone_at: Option<DateTime<Utc>>,
-    #[diesel(sql_type = Text)]
-    input: String,
-    #[diesel(sql_type = Nullable<Text>)]
-    output: Option<String>,
-}
-
-fn get(conn: &mut PgConnection, id: Uuid) -> QueryResult<Option<SagaEntry>> {
-    let saga: Option<StoredSaga> = sql_query(format!("{SAGA} WHERE id = $1"))
-        .bind::<SqlUuid, _>(id)
-        .get_result(conn)
-        .optional()?;
-    let Some(saga) = saga else { return Ok(None) };
-    let steps: Vec<StoredStep> = sql_query(
-        "SELECT number, name, role, state, error, begun_at, ended_at, undone_at,
-                input::text AS input, output::text AS output
-         FROM saga_step WHERE saga = $1 ORDER BY number",
-    )
-    .bind::<SqlUuid, _>(id)
-    .get_results(conn)?;
-    let step = |step: StoredStep| {
-        Ok(StepEntry {
-            number: u32::try_from(step.number).unwrap_or_default(),
-            name: step.name,
-            role: step.role,
-            state: step.state,
-            error: step.error,
-            begun_at: step.begun_at,
-            ended_at: step.ended_at,
-            undone_at: step.undone_at,
-            input: journal::raw(&step.input)?,
-            output: step.output.as_deref().map(journal::raw).transpose()?,
-        })
-    };
-    saga.entry(steps.into_iter().map(step).collect::<QueryResult<_>>()?).map(Some)
-}
-
-fn list(conn: &mut PgConnection, filter: &Filter) -> QueryResult<Vec<SagaEntry>> {
-    let limit = i64::from(filter.limit.unwrap_or(100).min(1000));
-    let open = match filter.stage {
-        Some(stage) if stage.has_ended() => "ended_at IS NOT NULL",
-        _ => "ended_at IS NULL",
-    };
-    let sagas: Vec<StoredSaga> = sql_query(format!(
-        "{SAGA} WHERE {open} AND ($1::text IS NULL OR state = $1) AND ($2::text IS NULL OR kind = $2)
-         ORDER BY begun_at DESC, id LIMIT $3"
-    ))
-    .bind::<Nullable<Text>, _>(filter.stage.map(Stage::as_str))
-    .bind::<Nullable<Text>, _>(filter.kind.as_deref())
-    .bind::<BigInt, _>(limit)
-    .get_results(conn)?;
-    sagas.into_iter().map(|saga| saga.entry(Vec::new())).collect()
-}
-
-#[derive(QueryableByName)]
-struct Depth {
-    #[diesel(sql_type = Text)]
-    kind: String,
-    #[diesel(sql_type = Text)]
-    state: String,
-    #[diesel(sql_type = BigInt)]
-    count: i64,
-    #[diesel(sql_type = BigInt)]
-    oldest_micros: i64,
-}
-
-fn depths(conn: &mut PgConnection) -> QueryResult<Vec<Depth>> {
-    sql_query(
-        "SELECT kind, state, count(*) AS count,
-                (extract(epoch FROM clock_timestamp() - min(begun_at)) * 1000000)::bigint
-                    AS oldest_micros
-         FROM saga WHERE ended_at IS NULL GROUP BY kind, state",
-    )
-    .get_results(conn)
-}
-
 impl Definitions {
     pub(super) async fn snapshot(&self) -> Result<Vec<KindSnapshot>, DatabaseError> {
-        let depths = self.door.run(depths).await?;
+        let depths = self.door.run(journal::depths).await?;
         let mut kinds: std::collections::BTreeMap<String, KindSnapshot> = self
             .kinds
             .keys()
@@ -279,18 +131,18 @@ impl Definitions {
             .map(|kind| (kind.clone(), KindSnapshot { kind, ..KindSnapshot::default() }))
             .collect();
         for depth in depths {
+            let (count, oldest) = (depth.count(), Some(depth.oldest()));
+            let stage = depth.stage().map_err(DatabaseError::new)?;
             let kind = kinds
                 .entry(depth.kind.clone())
                 .or_insert_with(|| KindSnapshot { kind: depth.kind, ..KindSnapshot::default() });
-            let count = u64::try_from(depth.count).unwrap_or_default();
-            match journal::read(&depth.state) {
-                Ok(Stage::Running) => kind.running = count,
-                Ok(Stage::Compensating) => kind.compensating = count,
-                Ok(Stage::Stuck) => kind.stuck = count,
-                _ => {}
+            match stage {
+                Stage::Running => kind.running = count,
+                Stage::Compensating => kind.compensating = count,
+                Stage::Stuck => kind.stuck = count,
+                Stage::Committed | Stage::Compensated => {}
             }
-            let age = Duration::from_micros(u64::try_from(depth.oldest_micros).unwrap_or_default());
-            kind.oldest = kind.oldest.max(Some(age));
+            kind.oldest = kind.oldest.max(oldest);
         }
         Ok(kinds.into_values().collect())
     }
@@ -303,7 +155,7 @@ impl Sagas {
     ///
     /// When the database can't be reached.
     pub async fn list(&self, filter: Filter) -> Result<Vec<SagaEntry>, DatabaseError> {
-        self.shared.door.run(move |conn| list(conn, &filter)).await
+        self.shared.door.run(move |conn| journal::list(conn, &filter)).await
     }
 
     /// A saga by its id, with its steps; nothing when there is none.
@@ -312,7 +164,7 @@ impl Sagas {
     ///
     /// When the database can't be reached.
     pub async fn get(&self, id: Uuid) -> Result<Option<SagaEntry>, DatabaseError> {
-        self.shared.door.run(move |conn| get(conn, id)).await
+        self.shared.door.run(move |conn| journal::get(conn, id)).await
     }
 
     /// How many there are of each kind that have not ended.
@@ -324,26 +176,32 @@ impl Sagas {
         self.shared.snapshot().await
     }
 
-    /// Has everything repeated that the ledger of deferred calls has of a saga: from the beginning
-    /// what was given up, and at once what waits.
+    /// Has everything repeated that is left of a saga: from the beginning what was given up, whether
+    /// or not it was [discarded](deferred::Deferred::discard) and deleted since, and at once what waits.
     ///
     /// # Errors
     ///
-    /// When there is nothing of it in the ledger, which is where everything of a saga is that is
-    /// stuck; or when the database can't be reached.
+    /// When there is no such saga, or nothing of it is left to whoever comes: it has ended, or is
+    /// being run; or when the database can't be reached.
     pub async fn retry(&self, id: Uuid) -> Result<(), OperatorError> {
-        let found = self.get(id).await.map_err(OperatorError::Database)?;
-        let found = found.ok_or(OperatorError::Unknown)?;
-        let undos = found.steps.iter().filter_map(|step| i32::try_from(step.number).ok());
-        let calls = undos.map(|step| undo_id(id, step)).chain([resume_id(id)]);
-        let mut result = Err(OperatorError::Unknown);
-        for call in calls {
-            match self.deferred.retry(call).await {
-                Ok(()) => result = Ok(()),
-                Err(OperatorError::Unknown | OperatorError::Stage(deferred::Stage::Done)) => {}
-                Err(error) => result = result.or(Err(error)),
+        let renewed = self.shared.door.run(move |conn| {
+            let mut renewed = Err(OperatorError::Unknown);
+            for call in takeover::calls(conn, id)? {
+                match deferred::renew(conn, &call)? {
+                    Ok(()) => renewed = Ok(()),
+                    // Since it was looked for.
+                    Err(deferred::Stage::Done) => {}
+                    Err(stage) => renewed = renewed.or(Err(OperatorError::Stage(stage))),
+                }
             }
-        }
-        result
+            if renewed.is_ok() {
+                journal::unstick(conn, id)?;
+            }
+            Ok(renewed)
+        });
+        renewed.await.map_err(OperatorError::Database)??;
+        tracing::info!(saga = %id, "a saga is retried by an operator");
+        self.deferred.nudge();
+        Ok(())
     }
 }

@@ -11,10 +11,10 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::back::{UndoHandler, patient};
+use super::back::{UndoHandler, patient, undo};
 use super::call::Stage;
 use super::counts;
-use super::journal::{self, Taken};
+use super::journal::{self, Left, Taken};
 use super::run::{Ended, Run};
 use super::settings::Settings;
 use super::shared::{Definitions, in_task};
@@ -44,13 +44,24 @@ pub(super) struct ResumeCall {
 }
 
 /// Of one saga there is one.
-pub(super) fn resume_id(saga: Uuid) -> Uuid {
+fn resume_id(saga: Uuid) -> Uuid {
     Uuid::new_v5(&saga, b"resume")
 }
 
 pub(super) fn resume(saga: Uuid, context: &BTreeMap<String, String>) -> Deferral {
     let call = Deferral::of::<ResumeHandler>(resume_id(saga), &ResumeCall { saga });
     context.iter().fold(call, |call, (name, value)| call.with_context(name, value))
+}
+
+/// What of a saga the ledger has, or should have. In the order of their ids, in which they are locked.
+pub(super) fn calls(conn: &mut PgConnection, saga: Uuid) -> QueryResult<Vec<Deferral>> {
+    let Some(Left { context, undos, rest }) = journal::left(conn, saga)? else {
+        return Ok(Vec::new());
+    };
+    let undos = undos.into_iter().map(|step| undo(saga, step, &context));
+    let mut calls: Vec<_> = undos.chain(rest.then(|| resume(saga, &context))).collect();
+    calls.sort_unstable_by_key(Deferral::id);
+    Ok(calls)
 }
 
 /// Looks for sagas that nobody runs any more, until it is told to stop. Every replica does; they skip
@@ -151,8 +162,12 @@ impl Handler for ResumeHandler {
         self.0.stuck(conn, id, reason)
     }
 
+    fn discarded(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
+        Definitions::discarded(conn, id)
+    }
+
     fn resumed(&self, conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
-        Definitions::unstuck(conn, id)
+        Definitions::resumed(conn, id)
     }
 }
 
@@ -171,12 +186,22 @@ impl Definitions {
         journal::stick(conn, saga, reason)
     }
 
-    /// It is tried again.
-    pub(super) fn unstuck(conn: &mut PgConnection, call: Uuid) -> QueryResult<()> {
+    /// Nobody looks after it in the ledger any more. In the journal somebody has to: its saga stays
+    /// stuck until it is retried.
+    pub(super) fn discarded(conn: &mut PgConnection, call: Uuid) -> QueryResult<()> {
         match journal::saga_of_call(conn, call)? {
-            Some((saga, _)) => journal::unstick(conn, saga),
+            Some((saga, _)) => journal::discarded(conn, saga, deferred::DISCARDED),
             None => Ok(()),
         }
+    }
+
+    /// It is tried again: its saga is stuck no more, unless something else of it is.
+    pub(super) fn resumed(conn: &mut PgConnection, call: Uuid) -> QueryResult<()> {
+        let Some((saga, _)) = journal::saga_of_call(conn, call)? else { return Ok(()) };
+        // Of two that are tried again at once, the second sees the first.
+        journal::lock(conn, saga)?;
+        let calls: Vec<_> = calls(conn, saga)?.iter().map(Deferral::id).collect();
+        if deferred::are_open(conn, &calls)? { journal::unstick(conn, saga) } else { Ok(()) }
     }
 }
 

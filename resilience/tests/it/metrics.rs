@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use metrics_exporter_prometheus::PrometheusBuilder;
+use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use resilience::http::{Client, Context, ErrorKind};
 use resilience::registry::{Key, Registry};
 use resilience::testkit::ManualClock;
@@ -20,7 +20,14 @@ fn published(publish: impl FnOnce()) -> Vec<String> {
     lines(&shown.render())
 }
 
-fn lines(text: &str) -> Vec<String> {
+/// On one thread, as the recorder is this thread's: what the work does elsewhere isn't counted.
+pub(crate) fn measured(work: impl AsyncFnOnce(&PrometheusHandle)) {
+    let recorder = PrometheusBuilder::new().build_recorder();
+    let shown = recorder.handle();
+    metrics::with_local_recorder(&recorder, || on_a_runtime(work(&shown)));
+}
+
+pub(crate) fn lines(text: &str) -> Vec<String> {
     let samples = text.lines().filter(|line| !line.is_empty() && !line.starts_with('#'));
     let mut samples: Vec<_> = samples.map(str::to_owned).collect();
     samples.sort_unstable();

@@ -3,33 +3,22 @@
 //! They are in the service's database: what is shown and done concerns all replicas. What a call
 //! needs to know is a user's, so all of it is shown on this machine only.
 
-use std::time::Duration;
-
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
-use chrono::{DateTime, Utc};
-use http::request::Parts;
+use axum::extract::State;
 use resilience::deferred::{self, Broker, Deferred, KindSnapshot, OperatorError, Stage};
 use serde::Serialize;
 use serde_json::Value;
-use serde_json::value::RawValue;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Local;
-use super::view::rfc3339;
-use crate::failure::{Detail, Failure, Result, code};
+use super::rows::{Which, refused, text, value};
+use super::view::millis;
+use crate::failure::Result;
 use crate::health::Status;
-use crate::input::{Ids, Pattern, pairs, refuse};
-
-/// Calls that are shown, unless the operator asks for more or fewer, and at the most.
-pub(super) const SHOWN: u32 = 100;
-pub(super) const MOST: u32 = 1000;
-
-/// What can be the name of a kind.
-pub(super) static KIND: Pattern = Pattern::new(("^[a-z0-9._-]+$", 100, "a kind's name"));
+use crate::input::Ids;
 
 /// Its routes, with their state.
 pub(crate) fn routes(deferred: Deferred) -> OpenApiRouter {
@@ -72,7 +61,6 @@ struct Depth {
 
 impl From<KindSnapshot> for Depth {
     fn from(kind: KindSnapshot) -> Self {
-        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         Self {
             kind: kind.kind,
             pending: kind.pending,
@@ -135,11 +123,6 @@ struct Detailed {
     context: Value,
 }
 
-/// A number that fits in no type of ours is shown as the text that it is.
-pub(super) fn value(raw: &RawValue) -> Value {
-    serde_json::from_str(raw.get()).unwrap_or_else(|_| Value::String(raw.get().to_owned()))
-}
-
 impl From<deferred::Entry> for Detailed {
     fn from(entry: deferred::Entry) -> Self {
         Self { payload: value(&entry.payload), context: value(&entry.context), call: entry.into() }
@@ -148,7 +131,6 @@ impl From<deferred::Entry> for Detailed {
 
 impl From<deferred::Entry> for Call {
     fn from(entry: deferred::Entry) -> Self {
-        let text = |time: DateTime<Utc>| rfc3339(time.into());
         Self {
             id: entry.id,
             kind: entry.kind,
@@ -169,40 +151,11 @@ impl From<deferred::Entry> for Call {
     }
 }
 
-/// Which calls are asked for.
-struct Filter(deferred::Filter);
-
-impl<S: Send + Sync> FromRequestParts<S> for Filter {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let mut filter = deferred::Filter::new().limit(SHOWN);
-        let mut wrong = Vec::new();
-        for (field, value) in pairs(parts) {
-            match field.as_str() {
-                "state" => match value.parse::<Stage>() {
-                    Ok(stage) => filter = filter.stage(stage),
-                    Err(stages) => {
-                        wrong.push(Detail { field, message: format!("must be {stages}") });
-                    }
-                },
-                "kind" => match KIND.check(value) {
-                    Ok(kind) => filter = filter.kind(kind),
-                    Err(message) => wrong.push(Detail { field, message }),
-                },
-                "limit" => {
-                    if let Some(limit) = value.parse().ok().filter(|n| (1..=MOST).contains(n)) {
-                        filter = filter.limit(limit);
-                    } else {
-                        let message = format!("must be a whole number from 1 to {MOST}");
-                        wrong.push(Detail { field, message });
-                    }
-                }
-                _ => {}
-            }
-        }
-        refuse(wrong)?;
-        Ok(Self(filter))
+impl From<Which<Stage>> for deferred::Filter {
+    fn from(which: Which<Stage>) -> Self {
+        let filter = Self::new().limit(which.limit);
+        let filter = which.stage.into_iter().fold(filter, Self::stage);
+        which.kind.into_iter().fold(filter, Self::kind)
     }
 }
 
@@ -224,9 +177,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Filter {
 async fn list(
     _: Local,
     State(deferred): State<Deferred>,
-    Filter(filter): Filter,
+    which: Which<Stage>,
 ) -> Result<Json<Ledger>> {
-    let (seen, calls) = tokio::try_join!(deferred.snapshot(), deferred.list(filter))?;
+    let (seen, calls) = tokio::try_join!(deferred.snapshot(), deferred.list(which.into()))?;
     Ok(Json(Ledger {
         broker: seen.broker.into(),
         kinds: seen.kinds.into_iter().map(Depth::from).collect(),
@@ -274,7 +227,8 @@ async fn retry(
     show(local, State(deferred), ids).await
 }
 
-/// Gives a call up that waits, or marks a parked one as seen to. From this machine only.
+/// Gives a call up that waits, or marks a parked one as seen to. A saga that it was the rest of is
+/// stuck until it is retried. From this machine only.
 #[utoipa::path(
     post, path = "/manage/deferred/{id}/discard", tag = "manage",
     params(("id" = Uuid, Path, description = "The call")),
@@ -293,14 +247,6 @@ async fn discard(
 ) -> Result<Json<Detailed>> {
     deferred.discard(ids.0[0]).await.map_err(refused)?;
     show(local, State(deferred), ids).await
-}
-
-pub(super) fn refused(error: OperatorError) -> Failure {
-    match error {
-        OperatorError::Database(error) => error.into(),
-        OperatorError::Unknown => Failure::not_found(code::NOT_FOUND, error.to_string()),
-        _ => Failure::conflict(code::WRONG_STATE, error.to_string()),
-    }
 }
 
 impl From<Broker> for Status {

@@ -6,6 +6,7 @@
 //! answers, and it says which one that is.
 
 pub(crate) mod deferred;
+mod rows;
 pub(crate) mod sagas;
 mod view;
 

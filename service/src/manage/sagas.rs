@@ -4,12 +4,8 @@
 //! They are in the service's database: what is shown and done concerns all replicas. What a saga
 //! needs to know is a user's, so all of it is shown on this machine only.
 
-use std::time::Duration;
-
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
-use chrono::{DateTime, Utc};
-use http::request::Parts;
+use axum::extract::State;
 use resilience::deferred::OperatorError;
 use resilience::saga::{self, KindSnapshot, SagaEntry, Sagas, Stage, StepEntry};
 use serde::Serialize;
@@ -20,10 +16,10 @@ use utoipa_axum::routes;
 use uuid::Uuid;
 
 use super::Local;
-use super::deferred::{KIND, MOST, SHOWN, refused, value};
-use super::view::rfc3339;
-use crate::failure::{Detail, Failure, Result, code};
-use crate::input::{Ids, pairs, refuse};
+use super::rows::{Which, refused, text, value};
+use super::view::millis;
+use crate::failure::{Failure, Result, code};
+use crate::input::Ids;
 
 /// Its routes, with their state.
 pub(crate) fn routes(sagas: Sagas) -> OpenApiRouter {
@@ -61,7 +57,6 @@ struct OpenSagas {
 
 impl From<KindSnapshot> for OpenSagas {
     fn from(kind: KindSnapshot) -> Self {
-        let millis = |age: Duration| u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
         Self {
             kind: kind.kind,
             running: kind.running,
@@ -136,10 +131,6 @@ struct SagaStep {
     output: Option<Value>,
 }
 
-fn text(time: DateTime<Utc>) -> String {
-    rfc3339(time.into())
-}
-
 impl From<SagaEntry> for ShownSaga {
     fn from(saga: SagaEntry) -> Self {
         Self {
@@ -184,44 +175,11 @@ impl From<StepEntry> for SagaStep {
     }
 }
 
-/// Which sagas are asked for.
-struct Filter(saga::Filter);
-
-impl<S: Send + Sync> FromRequestParts<S> for Filter {
-    type Rejection = Failure;
-
-    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
-        let mut filter = saga::Filter::new().limit(SHOWN);
-        let mut wrong = Vec::new();
-        for (field, value) in pairs(parts) {
-            let problem = match field.as_str() {
-                "state" => match value.parse::<Stage>() {
-                    Ok(stage) => {
-                        filter = filter.stage(stage);
-                        continue;
-                    }
-                    Err(stages) => format!("must be {stages}"),
-                },
-                "kind" => match KIND.check(value) {
-                    Ok(kind) => {
-                        filter = filter.kind(kind);
-                        continue;
-                    }
-                    Err(problem) => problem,
-                },
-                "limit" => match value.parse().ok().filter(|n| (1..=MOST).contains(n)) {
-                    Some(limit) => {
-                        filter = filter.limit(limit);
-                        continue;
-                    }
-                    None => format!("must be a whole number from 1 to {MOST}"),
-                },
-                _ => continue,
-            };
-            wrong.push(Detail { field, message: problem });
-        }
-        refuse(wrong)?;
-        Ok(Self(filter))
+impl From<Which<Stage>> for saga::Filter {
+    fn from(which: Which<Stage>) -> Self {
+        let filter = Self::new().limit(which.limit);
+        let filter = which.stage.into_iter().fold(filter, Self::stage);
+        which.kind.into_iter().fold(filter, Self::kind)
     }
 }
 
@@ -240,12 +198,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Filter {
         (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
     ),
 )]
-async fn list(
-    _: Local,
-    State(sagas): State<Sagas>,
-    Filter(filter): Filter,
-) -> Result<Json<Journal>> {
-    let (kinds, found) = tokio::try_join!(sagas.snapshot(), sagas.list(filter))?;
+async fn list(_: Local, State(sagas): State<Sagas>, which: Which<Stage>) -> Result<Json<Journal>> {
+    let (kinds, found) = tokio::try_join!(sagas.snapshot(), sagas.list(which.into()))?;
     Ok(Json(Journal {
         kinds: kinds.into_iter().map(OpenSagas::from).collect(),
         sagas: found.into_iter().map(ShownSaga::from).collect(),
@@ -267,8 +221,8 @@ async fn show(_: Local, State(sagas): State<Sagas>, Ids([id]): Ids<1>) -> Result
     Ok(Json(sagas.get(id).await?.ok_or_else(unknown)?.into()))
 }
 
-/// Has everything repeated that was given up of a saga, and at once what waits. From this machine
-/// only.
+/// Has everything repeated that was given up of a saga, discarded or not, and at once what waits.
+/// From this machine only.
 #[utoipa::path(
     post, path = "/manage/sagas/{id}/retry", tag = "manage",
     params(("id" = Uuid, Path, description = "The saga")),

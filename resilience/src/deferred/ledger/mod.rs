@@ -29,6 +29,8 @@ use uuid::Uuid;
 pub(super) use broker::recall;
 #[cfg(feature = "rabbitmq")]
 pub(super) use broker::{ToSend, claim_sent, claim_to_send, locked, not_sent, sent, take_back};
+#[cfg(feature = "saga")]
+pub(crate) use operators::are_open;
 pub(super) use operators::{delete_ended, depths, discard, get, hasten, list, lock, resume, stage};
 
 use self::statement::statement;

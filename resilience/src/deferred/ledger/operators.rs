@@ -170,6 +170,23 @@ pub(in crate::deferred) fn resume(conn: &mut PgConnection, id: Uuid) -> QueryRes
     .map(drop)
 }
 
+/// Whether all of these are there, and none of them is given up.
+#[cfg(feature = "saga")]
+pub(crate) fn are_open(conn: &mut PgConnection, ids: &[Uuid]) -> QueryResult<bool> {
+    #[derive(QueryableByName)]
+    struct Open {
+        #[diesel(sql_type = BigInt)]
+        count: i64,
+    }
+
+    let open: Open = sql_query(
+        "SELECT count(*) AS count FROM deferred WHERE id = ANY($1) AND state || '' <> 'parked'",
+    )
+    .bind::<diesel::sql_types::Array<SqlUuid>, _>(ids)
+    .get_result(conn)?;
+    Ok(usize::try_from(open.count) == Ok(ids.len()))
+}
+
 /// A pending one is due now. Only for one that is [locked](lock).
 pub(in crate::deferred) fn hasten(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
     sql_query(

@@ -16,7 +16,9 @@ use diesel::sql_types::{BigInt, Integer, Nullable, Text, Uuid as SqlUuid};
 use serde_json::value::RawValue;
 use uuid::Uuid;
 
-pub(super) use self::read::{find, find_open, step, take};
+pub(super) use self::read::{
+    Left, depths, find, find_open, get, left, list, saga_of_call, step, take,
+};
 use super::call::{Known, Stage};
 use crate::deferred::{DatabaseError, micros, storable};
 
@@ -228,7 +230,8 @@ pub(super) fn go_back(
     dependency: Option<&str>,
 ) -> QueryResult<()> {
     sql_query(
-        "UPDATE saga SET state = 'compensating', forward = false,
+        "UPDATE saga SET state = CASE state WHEN 'stuck' THEN state ELSE 'compensating' END,
+                         forward = false,
                          reason = CASE state WHEN 'running' THEN $2 ELSE coalesce(reason, $2) END,
                          dependency = CASE state WHEN 'running' THEN $3 ELSE dependency END
          WHERE id = $1",
@@ -321,6 +324,18 @@ pub(super) fn stick(conn: &mut PgConnection, id: Uuid, reason: &str) -> QueryRes
         .map(drop)
 }
 
+/// What is left of one that is stuck was discarded, which mends nothing.
+pub(super) fn discarded(conn: &mut PgConnection, id: Uuid, mark: &str) -> QueryResult<()> {
+    sql_query(
+        "UPDATE saga SET reason = concat_ws(': ', $2, reason)
+         WHERE id = $1 AND state = 'stuck' AND NOT starts_with(coalesce(reason, ''), $2)",
+    )
+    .bind::<SqlUuid, _>(id)
+    .bind::<Text, _>(mark)
+    .execute(conn)
+    .map(drop)
+}
+
 /// What was stuck goes on where it was.
 pub(super) fn unstick(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
     sql_query(
@@ -396,27 +411,4 @@ pub(super) fn raw(text: &str) -> QueryResult<Box<RawValue>> {
 
 pub(super) fn unreadable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> QueryError {
     QueryError::DeserializationError(Box::new(DatabaseError::new(error)))
-}
-
-#[derive(QueryableByName)]
-struct Whose {
-    #[diesel(sql_type = SqlUuid)]
-    id: Uuid,
-    #[diesel(sql_type = Text)]
-    kind: String,
-}
-
-/// Of which saga a deferred call is a part, and its kind.
-pub(super) fn saga_of_call(
-    conn: &mut PgConnection,
-    call: Uuid,
-) -> QueryResult<Option<(Uuid, String)>> {
-    let found: Option<Whose> = sql_query(
-        "SELECT saga.id, saga.kind FROM deferred, saga
-         WHERE deferred.id = $1 AND saga.id = (deferred.payload->>'saga')::uuid",
-    )
-    .bind::<SqlUuid, _>(call)
-    .get_result(conn)
-    .optional()?;
-    Ok(found.map(|found| (found.id, found.kind)))
 }

@@ -10,6 +10,7 @@ mod write;
 use std::collections::BTreeMap;
 use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
+use std::time::Duration;
 
 use diesel::PgConnection;
 use diesel::result::Error as QueryError;
@@ -373,11 +374,14 @@ impl Run {
         let span = tracing::info_span!("saga", kind = self.kind, id = %self.id);
         async {
             let begun = Instant::now();
+            // What somebody else began took longer than this.
+            let resumed = self.resumed;
+            let took = || if resumed { Duration::ZERO } else { begun.elapsed() };
             let ran = AssertUnwindSafe(saga.run(&mut self, input)).catch_unwind().await;
             let why = match ran {
                 Ok(Ok(Committed(output))) => {
                     tracing::info!("committed");
-                    counts::ended(self.kind, Stage::Committed, begun.elapsed());
+                    counts::ended(self.kind, Stage::Committed, took());
                     return Ended::Committed(output);
                 }
                 Ok(Err(Stop(()))) => self.why.take(),
@@ -397,7 +401,7 @@ impl Run {
                     let kind = self.kind;
                     let ended = self.take_back(failure).await;
                     if matches!(ended, Ended::Compensated(_)) {
-                        counts::ended(kind, Stage::Compensated, begun.elapsed());
+                        counts::ended(kind, Stage::Compensated, took());
                     }
                     ended
                 }

@@ -4,11 +4,15 @@ use std::convert::Infallible;
 use std::time::Duration;
 
 use diesel::PgConnection;
+use diesel::connection::SimpleConnection as _;
 use resilience::deadline::Deadline;
 use resilience::saga::{Effect, Outcome, Stage, Start, StartError, Started};
 use uuid::Uuid;
 
-use super::world::{End, Fault, Pivot, Trip, Wish, World, failed, wish};
+use super::systems::Fault;
+use super::trip::{End, Pivot, Trip, Wish, failed, wish};
+use super::world::{World, quick};
+use crate::deferred::eventually;
 
 const ALL: [Pivot; 3] = [Pivot::Local, Pivot::Remote, Pivot::Decide];
 
@@ -198,6 +202,42 @@ async fn what_is_not_decided_in_time_is_taken_back() {
     office.stop().await;
 }
 
+/// Whoever waits gives up by its clock, and the run hasn't heard of it by its own.
+#[tokio::test]
+async fn what_its_caller_was_told_is_taken_back_is_never_committed() {
+    let world = World::new();
+    let office = world.start_with(quick().lease(Duration::from_mins(1)));
+    for pivot in ALL {
+        let wish = wish(pivot);
+        world.systems.once("hotel", Fault::Held);
+        let (sagas, start) = (office.sagas.clone(), Start::<Trip>::new(wish.id, &wish).unwrap());
+        let deadline = Some(Deadline::after(Duration::from_secs(20)));
+        let asked = tokio::spawn(async move {
+            sagas.run::<_, Infallible>(start, deadline, |_: &mut PgConnection| Ok(())).await
+        });
+        eventually("it is under way", || world.steps(wish.id).len() == 1).await;
+        // It stands between two steps.
+        let mut lock = world.conn();
+        lock.batch_execute("BEGIN; LOCK TABLE saga_step IN SHARE MODE").unwrap();
+        world.systems.let_through_one();
+        let waiting =
+            "SELECT count(*) FROM pg_locks WHERE relation = 'saga_step'::regclass AND NOT granted";
+        eventually("it waits for the journal", || world.number(waiting) > 0).await;
+        tokio::time::pause();
+        tokio::time::advance(Duration::from_secs(21)).await;
+        tokio::time::resume();
+        let begun = crate::soon(asked).await.unwrap();
+        let Ok(Started::Begun(Outcome::Compensating { cause, .. })) = begun else {
+            panic!("{begun:?}");
+        };
+        assert_eq!(cause.to_string(), "there was no time left");
+        lock.batch_execute("COMMIT").unwrap();
+        assert_eq!(office.stage(wish.id).await, Stage::Compensated, "{pivot:?}");
+        world.whole(wish.id, pivot);
+    }
+    office.stop().await;
+}
+
 #[tokio::test]
 async fn nothing_is_written_for_a_saga_that_stops_before_its_first_step() {
     let world = World::new();
@@ -232,6 +272,16 @@ async fn what_belongs_to_a_saga_is_written_with_it_or_not_at_all() {
     assert!(matches!(prepared.await, Ok(Started::Begun(Outcome::Committed(_)))));
     assert!(world.is_noted(other));
     office.stop().await;
+}
+
+#[tokio::test]
+async fn a_time_that_no_action_can_have_is_refused_when_the_runtime_is_built() {
+    let world = World::new();
+    for timeout in [Duration::ZERO, Duration::MAX] {
+        let settings = quick().timeout(timeout);
+        let refused = world.builder().saga_settings(settings).build().unwrap_err();
+        assert!(matches!(refused, resilience::deferred::BuildError::Time(_)), "{refused}");
+    }
 }
 
 #[tokio::test]

@@ -4,8 +4,10 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use resilience::testkit::crash;
 
+use super::systems::Fault;
+use super::trip::{Pivot, wish};
 use super::worker::{Meets, Worker, points};
-use super::world::{Fault, Pivot, World, brief, wish};
+use super::world::{World, brief};
 
 /// Each point of a saga with this pivot that meets with this: the process is killed there, and
 /// another one brings the saga to its end. How many points there were.

@@ -2,10 +2,13 @@
 
 use std::convert::Infallible;
 
+use diesel::connection::SimpleConnection as _;
 use futures_util::future::join_all;
-use resilience::saga::{Outcome, Stage, Start, Started};
+use resilience::saga::{Outcome, Stage, Start, StartError, Started};
 
-use super::world::{End, Fault, Pivot, Trip, Wish, World, failed, wish};
+use super::systems::Fault;
+use super::trip::{End, Pivot, Trip, Wish, failed, wish};
+use super::world::World;
 use crate::deferred::eventually;
 
 #[tokio::test]
@@ -63,6 +66,72 @@ async fn of_those_with_the_same_key_one_is_open_at_a_time() {
     // It has ended: the next one is begun.
     let begun = office.sagas.run::<Trip, Infallible>(start(&other), None, |_| Ok(())).await;
     assert!(matches!(begun, Ok(Started::Begun(Outcome::Committed(42)))), "{begun:?}");
+    office.stop().await;
+}
+
+/// Keeps whoever begins a saga from going on, when it is written down or not.
+const STOP_BEHIND_THE_INSERT: &str = "
+    CREATE FUNCTION wait() RETURNS trigger LANGUAGE plpgsql AS
+        'BEGIN PERFORM pg_advisory_xact_lock(7); RETURN NULL; END';
+    CREATE TRIGGER wait AFTER INSERT ON saga FOR EACH STATEMENT EXECUTE FUNCTION wait();";
+
+#[tokio::test]
+async fn a_key_that_is_given_back_while_somebody_looks_whose_it_is_is_theirs() {
+    let world = World::new();
+    let office = world.start();
+    let start = |wish: &Wish| Start::<Trip>::new(wish.id, wish).unwrap().key("room 7");
+    let (held, other) = (wish(Pivot::Local), wish(Pivot::Local));
+    world.systems.once("flight", Fault::Held);
+    let first = office.sagas.run::<Trip, Infallible>(start(&held), None, |_| Ok(()));
+    let second = async {
+        eventually("it is under way", || world.steps(held.id).len() == 2).await;
+        world.execute(STOP_BEHIND_THE_INSERT);
+        let mut lock = world.conn();
+        lock.batch_execute("BEGIN; SELECT pg_advisory_xact_lock(7)").unwrap();
+        let asked = office.sagas.run::<Trip, Infallible>(start(&other), None, |_| Ok(()));
+        let given_back = async {
+            let waiting =
+                "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND NOT granted";
+            eventually("it has met with the key", || world.number(waiting) == 1).await;
+            world.systems.let_through_one();
+            assert_eq!(office.stage(held.id).await, Stage::Committed);
+            lock.batch_execute("COMMIT").unwrap();
+        };
+        tokio::join!(asked, given_back).0
+    };
+    let (first, second) = crate::soon(async { tokio::join!(first, second) }).await;
+    for begun in [first, second] {
+        assert!(matches!(begun, Ok(Started::Begun(Outcome::Committed(42)))), "{begun:?}");
+    }
+    office.stop().await;
+}
+
+/// Somebody always has it when it is reached for, and nobody when one looks who that is.
+#[tokio::test]
+async fn a_key_that_changes_hands_all_the_while_is_given_up_and_nothing_is_begun() {
+    let world = World::new();
+    let office = world.start();
+    let start = |wish: &Wish| Start::<Trip>::new(wish.id, wish).unwrap().key("room 7");
+    let (held, other) = (wish(Pivot::Local), wish(Pivot::Local));
+    office.sagas.run::<Trip, Infallible>(start(&held), None, |_| Ok(())).await.unwrap();
+    world.execute(
+        "CREATE SEQUENCE tries;
+         CREATE FUNCTION flip() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             IF nextval('tries') > 100 THEN RAISE 'it never ends'; END IF;
+             UPDATE saga SET state = CASE TG_WHEN WHEN 'BEFORE' THEN 'running' ELSE 'committed' END,
+                             ended_at = CASE TG_WHEN WHEN 'AFTER' THEN clock_timestamp() END;
+             RETURN NULL;
+         END $$;
+         CREATE TRIGGER opened BEFORE INSERT ON saga FOR EACH STATEMENT EXECUTE FUNCTION flip();
+         CREATE TRIGGER ended AFTER INSERT ON saga FOR EACH STATEMENT EXECUTE FUNCTION flip();",
+    );
+    let refused = office.sagas.run::<Trip, Infallible>(start(&other), None, |_| Ok(())).await;
+    assert!(matches!(refused, Err(StartError::Database(_))), "{refused:?}");
+    let tries = world.number("SELECT last_value FROM tries");
+    assert!((4..=40).contains(&tries), "{tries}");
+    assert_eq!(world.stage(held.id).as_deref(), Some("committed"));
+    assert_eq!(world.stage(other.id), None);
+    assert!(world.effects(other.id).is_empty());
     office.stop().await;
 }
 

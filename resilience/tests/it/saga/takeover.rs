@@ -9,7 +9,9 @@ use resilience::saga::{
 };
 use tokio::sync::watch;
 
-use super::world::{Fault, Hotel, Office, Pivot, Trip, World, brief, failed, quick, wish};
+use super::systems::{Fault, Hotel};
+use super::trip::{Pivot, Trip, failed, wish};
+use super::world::{Office, World, brief, quick};
 use crate::deferred::{Connections, eventually};
 
 /// A way to the database that somebody can stop for good.
@@ -113,7 +115,7 @@ async fn a_saga_that_takes_longer_than_its_lease_keeps_it() {
 }
 
 /// As a process that died at that moment left it.
-fn leave(world: &World, count: i64, role: &str) {
+pub(super) fn leave(world: &World, count: i64, role: &str) {
     world.execute(&format!(
         "WITH left_open AS (
              INSERT INTO saga (id, kind, input, state, forward, lease_until)
@@ -164,7 +166,7 @@ struct Changed(Hotel);
 
 impl Saga for Changed {
     const KIND: &'static str = "trip";
-    type Input = super::world::Wish;
+    type Input = super::trip::Wish;
     type Output = ();
 
     fn steps(&self) -> Steps {

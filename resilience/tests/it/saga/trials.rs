@@ -9,7 +9,8 @@ use resilience::saga::{Outcome, Sagas, Start, Started};
 use resilience::testkit::saga::{Death, Wrong, try_everything};
 use uuid::Uuid;
 
-use super::world::{End, Pivot, Trip, Wish, World, quick};
+use super::trip::{End, Pivot, Trip, Wish};
+use super::world::{World, quick};
 
 async fn booked(sagas: &Sagas, id: Uuid, pivot: Pivot) -> Started<u32> {
     let start = Start::<Trip>::new(id, &Wish { id, pivot, end: End::Yes }).unwrap();

@@ -1,28 +1,25 @@
-//! Other systems, which may refuse, lose answers and hang, and a saga that reaches into all of them.
+//! What the tests stand on: a journal, the systems beside it, and runtimes at work.
 
-use std::collections::HashMap;
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use backing::postgres::testing::{TestCluster, TestDatabase};
 use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
-use diesel::r2d2::{ConnectionManager, Pool};
-use diesel::sql_types::{BigInt, Text, Uuid as SqlUuid};
+use diesel::r2d2::ConnectionManager;
+use diesel::sql_types::{BigInt, Text};
 use diesel_migrations::MigrationHarness as _;
+use futures_util::future::BoxFuture;
 use resilience::Backoff;
 use resilience::deadline::Deadline;
-use resilience::deferred::{self, Attempt, Builder, Deferred, HandlerError, Runtime};
-use resilience::saga::{
-    Action, Committed, Failure, Known, Local, Outcome, Run, Saga, Sagas, Settings, Stage, Start,
-    StartError, Started, Step, Steps, Stop,
-};
-use serde::{Deserialize, Serialize};
-use tokio::sync::{Notify, oneshot};
+use resilience::deferred::{self, Builder, Database, DatabaseError, Deferred, Runtime, Work};
+use resilience::saga::{Known, Outcome, Sagas, Settings, Stage, Start, StartError, Started};
+use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
+use super::systems::Systems;
+use super::trip::{Pivot, Trip, Wish, wish};
 use crate::deferred::{Connections, connections, eventually};
 
 /// The other systems' effects, and what the saga writes in the own database.
@@ -45,302 +42,17 @@ fn migrate(url: &str) -> Result<(), diesel::result::Error> {
     conn.batch_execute(TABLES)
 }
 
-/// What happens to a call to a system.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    /// It says no.
-    Refused,
-    /// Nobody is there.
-    Away,
-    /// It never arrives, and nobody knows.
-    Lost,
-    /// It has its effect, and nobody knows.
-    AnswerLost,
-    /// It arrives when the test [lets it](Systems::let_through), and nobody waits for it.
-    Late,
-    /// It waits until the test [lets it through](Systems::let_through).
-    Held,
-    /// It never answers.
-    Hangs,
-    /// The code panics.
-    Panics,
-    /// It is refused for good.
-    Impossible,
-}
+/// A way to the database that leaves the thread for nobody.
+struct Inline(Connections);
 
-/// The other systems. What they hold is in the database, and outlives the process.
-#[derive(Clone)]
-pub(super) struct Systems {
-    pool: Connections,
-    faults: Arc<Mutex<HashMap<String, Vec<Fault>>>>,
-    always: Arc<Mutex<HashMap<String, Fault>>>,
-    gate: Arc<Notify>,
-    asked: Arc<Mutex<HashMap<String, usize>>>,
-}
-
-impl Systems {
-    pub(super) fn new(url: &str) -> Self {
-        // They don't take their connections from those who call them, and are patient.
-        let pool = Pool::builder()
-            .max_size(8)
-            .min_idle(Some(0))
-            .connection_timeout(Duration::from_secs(30))
-            .error_handler(Box::new(diesel::r2d2::NopErrorHandler))
-            .build_unchecked(ConnectionManager::new(url));
-        let (faults, always) = (Arc::default(), Arc::default());
-        Self { pool, faults, always, gate: Arc::default(), asked: Arc::default() }
-    }
-
-    /// The next call of this name: `hotel`, or `undo hotel`.
-    pub(super) fn once(&self, name: &str, fault: Fault) {
-        self.faults.lock().unwrap().entry(name.to_owned()).or_default().push(fault);
-    }
-
-    /// Every call of this name, from now on.
-    pub(super) fn always(&self, name: &str, fault: Fault) {
-        self.always.lock().unwrap().insert(name.to_owned(), fault);
-    }
-
-    pub(super) fn heal(&self) {
-        self.always.lock().unwrap().clear();
-        self.faults.lock().unwrap().clear();
-    }
-
-    /// What is [late](Fault::Late) arrives now.
-    pub(super) fn let_through(&self) {
-        self.gate.notify_waiters();
-    }
-
-    /// What has been [held](Fault::Held) for longest goes on.
-    pub(super) fn let_through_one(&self) {
-        self.gate.notify_one();
-    }
-
-    /// How often it was called.
-    pub(super) fn asked(&self, name: &str) -> usize {
-        self.asked.lock().unwrap().get(name).copied().unwrap_or_default()
-    }
-
-    fn fault(&self, name: &str) -> Option<Fault> {
-        *self.asked.lock().unwrap().entry(name.to_owned()).or_default() += 1;
-        let mut faults = self.faults.lock().unwrap();
-        let next = faults.get_mut(name).filter(|faults| !faults.is_empty());
-        let next = next.map(|faults| faults.remove(0));
-        next.or_else(|| self.always.lock().unwrap().get(name).copied())
-    }
-
-    async fn with(&self, system: &str, id: Uuid, sql: &'static str) -> usize {
-        let (pool, system) = (self.pool.clone(), system.to_owned());
-        let worked = tokio::task::spawn_blocking(move || {
-            let query = diesel::sql_query(sql).bind::<Text, _>(system).bind::<SqlUuid, _>(id);
-            query.execute(&mut pool.get().unwrap()).unwrap()
-        });
-        worked.await.unwrap()
-    }
-
-    /// The effect, once; refused when it was undone before.
-    async fn have(&self, system: &str, id: Uuid) -> Result<(), Failure> {
-        let had = self.with(
-            system,
-            id,
-            "INSERT INTO effects (system, id, undone) VALUES ($1, $2, false)
-             ON CONFLICT (system, id) DO UPDATE SET times = effects.times + 1
-             WHERE NOT effects.undone",
-        );
-        if had.await == 0 {
-            return Err(Failure::none(HandlerError::permanent("already undone")));
-        }
-        Ok(())
-    }
-
-    async fn act(&self, system: &'static str, id: Uuid) -> Result<(), Failure> {
-        let unknown = |why: &str| Failure::unknown(HandlerError::unavailable(why));
-        match self.fault(system) {
-            None => return self.have(system, id).await,
-            Some(Fault::Refused) => {
-                return Err(Failure::none(HandlerError::permanent(format!("{system} says no"))));
-            }
-            Some(Fault::Away) => {
-                let error = HandlerError::unavailable(format!("{system} is away"));
-                return Err(Failure::none(error).with_dependency(system));
-            }
-            Some(Fault::AnswerLost) => self.have(system, id).await?,
-            Some(Fault::Late) => {
-                let systems = self.clone();
-                let gate = Arc::clone(&self.gate);
-                let (armed, is_armed) = oneshot::channel();
-                tokio::spawn(async move {
-                    let mut through = std::pin::pin!(gate.notified());
-                    through.as_mut().enable();
-                    armed.send(()).unwrap();
-                    through.await;
-                    let _ = systems.have(system, id).await;
-                });
-                is_armed.await.unwrap();
-            }
-            Some(Fault::Held) => {
-                self.gate.notified().await;
-                return self.have(system, id).await;
-            }
-            Some(Fault::Hangs) => std::future::pending().await,
-            Some(Fault::Panics) => panic!("as it was told to"),
-            Some(Fault::Lost | Fault::Impossible) => {}
-        }
-        Err(unknown("the answer was lost").with_dependency(system))
-    }
-
-    async fn undo(&self, system: &'static str, id: Uuid) -> Result<(), HandlerError> {
-        match self.fault(&format!("undo {system}")) {
-            None | Some(Fault::AnswerLost) => {}
-            Some(Fault::Impossible | Fault::Refused) => {
-                return Err(HandlerError::permanent(format!("{system} can't undo that")));
-            }
-            Some(Fault::Hangs) => std::future::pending().await,
-            Some(Fault::Panics) => panic!("as it was told to"),
-            Some(_) => return Err(HandlerError::unavailable(format!("{system} is away"))),
-        }
-        self.with(
-            system,
-            id,
-            "WITH noted AS (INSERT INTO undos (system, id) VALUES ($1, $2))
-             INSERT INTO effects (system, id, undone) VALUES ($1, $2, true)
-             ON CONFLICT (system, id) DO UPDATE SET undone = true",
-        )
-        .await;
-        Ok(())
-    }
-}
-
-/// One of the systems, as the saga's steps know it. What it is asked for is named by the saga.
-macro_rules! system {
-    ($type:ident, $name:literal) => {
-        #[derive(Clone)]
-        pub(super) struct $type(pub(super) Systems);
-
-        impl Action for $type {
-            const NAME: &'static str = $name;
-            type Input = Uuid;
-            type Output = Uuid;
-
-            async fn act(&self, attempt: Attempt<Uuid>) -> Result<Uuid, Failure> {
-                self.0.act($name, attempt.payload).await?;
-                Ok(attempt.payload)
-            }
-        }
-
-        impl Step for $type {
-            async fn undo(&self, attempt: Attempt<Uuid>) -> Result<(), HandlerError> {
-                self.0.undo($name, attempt.payload).await
-            }
-        }
-    };
-}
-
-system!(Hotel, "hotel");
-system!(Flight, "flight");
-system!(Pay, "pay");
-system!(Mail, "mail");
-
-/// A question, which changes nothing: how often it was asked.
-#[derive(Clone)]
-struct Price(Systems);
-
-impl Action for Price {
-    const NAME: &'static str = "price";
-    type Input = ();
-    type Output = u32;
-
-    async fn act(&self, _: Attempt<()>) -> Result<u32, Failure> {
-        match self.0.fault("price") {
-            None => Ok(42),
-            Some(_) => Err(Failure::none(HandlerError::unavailable("nobody knows the price"))),
-        }
-    }
-}
-
-/// Where the pivot is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum Pivot {
-    /// The trip in the own database is the last thing, and decides.
-    Local,
-    /// Paying decides, and a mail comes behind it.
-    Remote,
-    /// The trip in the own database decides, and a mail comes behind it.
-    Decide,
-}
-
-#[derive(Clone, Debug, Serialize, Deserialize)]
-pub(super) struct Wish {
-    pub(super) id: Uuid,
-    pub(super) pivot: Pivot,
-    /// What the own database says at the end.
-    pub(super) end: End,
-}
-
-/// What the own database says.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub(super) enum End {
-    Yes,
-    No,
-    Broken,
-}
-
-/// Hotel, flight and a price; then the pivot.
-pub(super) struct Trip(pub(super) Systems);
-
-impl Saga for Trip {
-    const KIND: &'static str = "trip";
-    type Input = Wish;
-    type Output = u32;
-
-    fn steps(&self) -> Steps {
-        Steps::new().and(Hotel(self.0.clone())).and(Flight(self.0.clone()))
-    }
-
-    async fn run(&self, run: &mut Run, wish: &Wish) -> Result<Committed<u32>, Stop> {
-        let systems = &self.0;
-        if systems.fault("before") == Some(Fault::Away) {
-            let failure = Failure::none(HandlerError::unavailable("known to be away"));
-            return Err(run.abort(failure.with_dependency("hotel")));
-        }
-        run.step(&Hotel(systems.clone()), wish.id).await?;
-        run.step(&Flight(systems.clone()), wish.id).await?;
-        let price = run.read(&Price(systems.clone()), ()).await?;
-        match wish.pivot {
-            Pivot::Local => {}
-            Pivot::Remote => {
-                run.pivot(&Pay(systems.clone()), wish.id).await?;
-                run.forward(&Mail(systems.clone()), wish.id).await?;
-            }
-            Pivot::Decide => {
-                let noted = wish.clone();
-                run.decide("note", move |conn| note(conn, &noted)).await?;
-                run.forward(&Mail(systems.clone()), wish.id).await?;
-            }
-        }
-        let wish = wish.clone();
-        run.commit(move |conn| {
-            if wish.pivot != Pivot::Decide {
-                note(conn, &wish)?;
-            }
-            Ok(price)
+impl Database for Inline {
+    fn run(&self, work: Work) -> BoxFuture<'static, Result<(), DatabaseError>> {
+        let pool = self.0.clone();
+        Box::pin(async move {
+            let mut conn = pool.get().map_err(DatabaseError::new)?;
+            work(&mut conn).map_err(DatabaseError::new)
         })
-        .await
     }
-}
-
-fn note(conn: &mut PgConnection, wish: &Wish) -> Result<(), Local> {
-    match wish.end {
-        End::Yes => {}
-        End::No => {
-            return Err(Local::Refused(Failure::none(HandlerError::permanent("sold out"))));
-        }
-        End::Broken => drop(diesel::sql_query("SELECT 1 / 0").execute(conn)?),
-    }
-    diesel::sql_query("INSERT INTO trips (id) VALUES ($1)")
-        .bind::<SqlUuid, _>(wish.id)
-        .execute(conn)?;
-    Ok(())
 }
 
 /// A journal of one's own, and the systems beside it.
@@ -394,6 +106,12 @@ impl World {
 
     pub(super) fn start(&self) -> Office {
         self.start_with(quick())
+    }
+
+    /// With its database on this thread: what is counted is this thread's.
+    pub(super) fn builder_here(&self) -> Builder {
+        let builder = Deferred::builder(Inline(self.pool.clone()));
+        builder.saga(Trip(self.systems.clone())).saga_settings(quick())
     }
 
     pub(super) fn start_with(&self, settings: Settings) -> Office {
@@ -488,18 +206,19 @@ impl World {
 /// A runtime at work.
 pub(super) struct Office {
     pub(super) sagas: Sagas,
+    pub(super) deferred: Deferred,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
 
 impl Office {
     pub(super) fn start(runtime: Runtime) -> Self {
-        let sagas = runtime.sagas();
+        let (sagas, deferred) = (runtime.sagas(), runtime.handle());
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(runtime.run(async {
             let _ = stopped.await;
         }));
-        Self { sagas, stop, task }
+        Self { sagas, deferred, stop, task }
     }
 
     /// Shuts it down in order.
@@ -545,16 +264,5 @@ impl Office {
 
     pub(super) async fn stage(&self, id: Uuid) -> Stage {
         self.ended(id).await.stage
-    }
-}
-
-pub(super) fn wish(pivot: Pivot) -> Wish {
-    Wish { id: Uuid::new_v4(), pivot, end: End::Yes }
-}
-
-pub(super) fn failed(outcome: Outcome<u32>) -> Failure {
-    match outcome {
-        Outcome::Compensated(failure) => failure,
-        other => panic!("it isn't compensated: {other:?}"),
     }
 }

@@ -3,6 +3,7 @@
 //! [`world`] is what the tests stand on: other systems, which lose answers, and a saga over them.
 //! [`worker`] is a process of its own that can be killed.
 
+mod attack;
 mod course;
 mod crashes;
 mod operators;

@@ -460,3 +460,183 @@ async fn a_panic_in_the_commit_is_told() {
     assert!(told.contains("panic"), "{told}");
     office.stop().await;
 }
+
+/// The database's own defaults are somebody else's.
+#[tokio::test]
+async fn sagas_end_whatever_the_isolation_of_transactions_is() {
+    for isolation in ["repeatable read", "serializable"] {
+        let world = World::new();
+        let name = world.url().rsplit('/').next().unwrap().split('?').next().unwrap().to_owned();
+        world.execute(&format!(
+            "ALTER DATABASE \"{name}\" SET default_transaction_isolation TO '{isolation}'"
+        ));
+        let pool = crate::deferred::connections(world.url());
+        let build = || {
+            let builder = Deferred::builder(pool.clone());
+            let builder = builder.saga(super::world::Trip(world.systems.clone()));
+            Office::start(builder.saga_settings(quick()).build().unwrap())
+        };
+        let (first, second) = (build(), build());
+        for name in ["hotel", "flight", "price", "pay", "mail", "undo hotel", "undo flight"] {
+            for fault in [Fault::Away, Fault::AnswerLost, Fault::Lost, Fault::Panics, Fault::Away] {
+                world.systems.once(name, fault);
+            }
+        }
+        let pivots = [Pivot::Local, Pivot::Remote, Pivot::Decide];
+        let wishes: Vec<_> = pivots.iter().cycle().take(60).map(|pivot| wish(*pivot)).collect();
+        let office = |n| if n % 2 == 0 { &first } else { &second };
+        let asked = wishes.iter().enumerate().map(|(n, wish)| office(n).try_to_ask(wish, None));
+        let told = futures_util::future::join_all(asked).await;
+        let errors = told.iter().filter(|told| told.is_err()).count();
+        println!("{isolation}: {errors} not begun");
+        let still = tokio::time::timeout(Duration::from_secs(20), world.calm()).await.is_err();
+        println!("{isolation}: open {still}, {} stuck", world.number("SELECT count(*) FROM saga WHERE state = 'stuck'"));
+        for (wish, told) in wishes.iter().zip(&told) {
+            if told.is_ok() && !still {
+                world.whole(wish.id, wish.pivot);
+            }
+        }
+        assert!(!still);
+        first.stop().await;
+        second.stop().await;
+    }
+}
+
+/// One system hangs, for all who undo there; the others are well.
+#[tokio::test]
+async fn undos_that_hang_keep_no_other_saga_waiting() {
+    let world = World::new();
+    let limit = Duration::from_secs(1);
+    let settings = quick().timeout(limit).attempts(20).concurrency(16);
+    let office = world.start_with(settings);
+    world.systems.always("undo flight", Fault::Hangs);
+    world.systems.always("price", Fault::Refused);
+    let hung: Vec<_> = (0..40).map(|_| wish(Pivot::Local)).collect();
+    let asked = hung.iter().map(|wish| office.try_to_ask(wish, None));
+    futures_util::future::join_all(asked).await;
+    let deferred = "SELECT count(*) FROM saga_step WHERE state = 'undo_deferred'";
+    eventually("they hang", || world.number(deferred) == 40).await;
+    tokio::time::sleep(3 * limit).await;
+    world.systems.once("flight", Fault::Refused);
+    world.systems.once("undo hotel", Fault::Away);
+    let other = wish(Pivot::Local);
+    let begun = std::time::Instant::now();
+    let told = office.ask(&other, None).await;
+    assert!(matches!(told, Started::Begun(Outcome::Compensating { .. })), "{told:?}");
+    eventually("the other is taken back", || {
+        world.stage(other.id).as_deref() == Some("compensated")
+    })
+    .await;
+    let after = begun.elapsed();
+    println!("after {after:?}: {:?}", world.texts(
+        "SELECT concat(count(*), ' ', state, ' ', last_error, ' strikes ', min(strikes), '-', max(strikes), ' attempts ', min(attempts), '-', max(attempts)) AS text FROM deferred GROUP BY state, last_error"));
+    world.systems.heal();
+    assert!(after < Duration::from_secs(3), "{after:?}");
+}
+
+#[tokio::test]
+async fn one_connection_is_enough_and_so_are_thousands_of_steps() {
+    let world = World::new();
+    let manager = diesel::r2d2::ConnectionManager::new(world.url());
+    let one: Connections = diesel::r2d2::Pool::builder().max_size(1).build(manager).unwrap();
+    let notes = Notes::default();
+    let steps = Take(notes.clone());
+    let office = office(one, &notes, quick(), take, move |run| {
+        let steps = steps.clone();
+        async move {
+            for number in 0..3000 {
+                run.step(&steps, number).await?;
+            }
+            Err(run.abort(none("no")))
+        }
+        .boxed()
+    });
+    let began = std::time::Instant::now();
+    let begun = begin(&office.sagas, Uuid::new_v4(), None).await;
+    println!("{:?} after {:?}", begun, began.elapsed());
+    assert!(matches!(begun, Started::Begun(Outcome::Compensated(_))), "{begun:?}");
+    assert_eq!(notes.of("undo take").len(), 3000);
+    office.stop().await;
+}
+
+/// At the deadline the pivot is being written down, by a slow database.
+#[tokio::test]
+async fn what_is_behind_its_pivot_is_said_to_be_completed() {
+    let world = World::new();
+    let office = world.start();
+    let wish = wish(Pivot::Remote);
+    world.systems.once("pay", Fault::Hangs);
+    world.systems.once("flight", Fault::Held);
+    let asked = office.try_to_ask(&wish, Some(Deadline::after(Duration::from_millis(700))));
+    let slowed = async {
+        eventually("flight", || world.steps(wish.id).len() == 2).await;
+        let mut slow = world.conn();
+        // The pivot's intent is written, and its commit waits until a moment after the deadline.
+        slow.batch_execute(
+            "CREATE FUNCTION slow() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ BEGIN PERFORM pg_sleep(0.8); RETURN NEW; END $$;
+             CREATE TRIGGER slow BEFORE INSERT ON saga_step FOR EACH ROW
+                 WHEN (NEW.role = 'pivot') EXECUTE FUNCTION slow()",
+        )
+        .unwrap();
+        world.systems.let_through_one();
+    };
+    let (told, ()) = tokio::join!(asked, slowed);
+    println!("told {told:?}");
+    assert!(!matches!(told, Ok(Started::Begun(Outcome::Unknown))), "{told:?}");
+    office.stop().await;
+}
+
+/// Whoever comes second with an id, and puts its own failure in the place of the stop that it is given.
+async fn second_with_an_id(stops: fn(&mut Run, Stop) -> Stop) {
+    let world = World::new();
+    let notes = Notes::default();
+    let (steps, asked) = (Take(notes.clone()), Arc::new(AtomicUsize::new(0)));
+    let (gate, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (held, goes_on) = (Arc::clone(&gate), Arc::clone(&go_on));
+    let office = office(world.pool.clone(), &notes, quick(), take, move |run| {
+        let steps = steps.clone();
+        let first = asked.fetch_add(1, Ordering::SeqCst) == 0;
+        let (held, goes_on) = (Arc::clone(&held), Arc::clone(&goes_on));
+        async move {
+            if let Err(stop) = run.step(&steps, 1).await {
+                return Err(stops(run, stop));
+            }
+            if first {
+                held.notify_one();
+                goes_on.notified().await;
+            }
+            run.commit(|_| Ok(0)).await
+        }
+        .boxed()
+    });
+    let id = Uuid::new_v4();
+    let second = async {
+        gate.notified().await;
+        let again = begin(&office.sagas, id, None).await;
+        println!("the second: {again:?}");
+        go_on.notify_one();
+    };
+    let (first, ()) = tokio::join!(begin(&office.sagas, id, None), second);
+    println!("the first: {first:?}");
+    let known = office.sagas.ended::<Free>(id, Duration::from_secs(10)).await.unwrap().unwrap();
+    let (open, calls) = (world.steps(id), world.number("SELECT count(*) FROM deferred"));
+    assert!(
+        known.stage.has_ended(),
+        "{} for ever: {open:?}, leased: {}, calls in the ledger: {calls}, undone: {}",
+        known.stage,
+        world.number("SELECT count(*) FROM saga WHERE lease_until IS NOT NULL"),
+        notes.of("undo take").len(),
+    );
+    office.stop().await;
+}
+
+#[tokio::test]
+async fn whoever_aborts_after_a_stop_harms_nobody_else() {
+    second_with_an_id(|run, _| run.abort(none("mine"))).await;
+}
+
+#[tokio::test]
+async fn whoever_panics_over_a_stop_harms_nobody_else() {
+    second_with_an_id(|_, _| panic!("as it was told to")).await;
+}

@@ -640,3 +640,31 @@ async fn whoever_aborts_after_a_stop_harms_nobody_else() {
 async fn whoever_panics_over_a_stop_harms_nobody_else() {
     second_with_an_id(|_, _| panic!("as it was told to")).await;
 }
+
+/// A course that gives up waiting for a step, and says no.
+#[tokio::test]
+async fn a_saga_that_gave_up_waiting_for_a_step_ends() {
+    let world = World::new();
+    let notes = Notes::default();
+    let (steps, pool) = (Take(notes.clone()), world.pool.clone());
+    let office = office(world.pool.clone(), &notes, brief(), refuses, move |run| {
+        let (steps, pool) = (steps.clone(), pool.clone());
+        async move {
+            run.step(&steps, 1).await?;
+            let mut slow = pool.get().unwrap();
+            slow.batch_execute("BEGIN; LOCK TABLE saga_step IN SHARE ROW EXCLUSIVE MODE").unwrap();
+            let limit = Duration::from_millis(100);
+            let late = tokio::time::timeout(limit, run.step(&Extra, 2)).await.is_err();
+            assert!(late);
+            slow.batch_execute("COMMIT").unwrap();
+            Err(run.abort(none("it took too long")))
+        }
+        .boxed()
+    });
+    let id = Uuid::new_v4();
+    let begun = begin(&office.sagas, id, None).await;
+    let known = office.sagas.ended::<Free>(id, Duration::from_secs(10)).await.unwrap().unwrap();
+    assert_eq!(known.stage, Stage::Compensated, "{begun:?} {:?}, calls in the ledger: {}",
+        world.steps(id), world.number("SELECT count(*) FROM deferred"));
+    office.stop().await;
+}

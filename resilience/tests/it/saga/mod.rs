@@ -4,6 +4,7 @@
 //! saga over them ([`trip`]).
 //! [`worker`] is a process of its own that can be killed.
 
+mod attack;
 mod course;
 mod crashes;
 mod metrics;

@@ -157,7 +157,7 @@ impl World {
         ))
     }
 
-    fn texts(&self, query: &str) -> Vec<String> {
+    pub(super) fn texts(&self, query: &str) -> Vec<String> {
         #[derive(QueryableByName)]
         struct Row {
             #[diesel(sql_type = Text)]

@@ -54,7 +54,7 @@ impl Run {
             let (shared, context) = (Arc::clone(&self.shared), self.context.clone());
             let (id, kind) = (self.id, self.kind);
             let given = (entry.input.clone(), &context);
-            let attempt = shared.attempt(id, &entry.name, (1, None), given);
+            let attempt = shared.attempt(id, (entry.number, &entry.name), (1, None), given);
             let span = tracing::info_span!("undo", step = entry.name);
             let undoing = shared.undo((kind, &entry.name), attempt).instrument(span);
             undone = Some(match self.while_ours(undoing).await? {
@@ -158,7 +158,7 @@ impl Handler for UndoHandler {
         };
         let (number, limit) = (attempt.number, Some(attempt.deadline));
         let given = (entry.input, &context);
-        let again = self.0.attempt(saga, &entry.name, (number, limit), given);
+        let again = self.0.attempt(saga, (step, &entry.name), (number, limit), given);
         self.0.undo((&kind, &entry.name), again).await.map_err(patient)?;
         Ok(StepUndone { saga, step, kind, name: entry.name })
     }

@@ -101,6 +101,8 @@ impl Sagas {
             Some(Ok(Ended::Compensating(cause, step))) => Outcome::Compensating { cause, step },
             Some(Ok(Ended::Beyond(failure))) => self.completed::<S>(id, deadline, failure).await,
             Some(Ok(Ended::Lost) | Err(_)) => self.look::<S>(id, deadline).await,
+            // It may be one of this id that was begun before, by somebody else.
+            None if watch.abandon() && !watch.is_begun() => Outcome::Unknown,
             None if watch.abandon() => {
                 let late = || Failure::none(HandlerError::not_yet("there was no time left"));
                 Outcome::Compensating { cause: watch.cause().unwrap_or_else(late), step: None }
@@ -111,6 +113,8 @@ impl Sagas {
                 Ok(Ok(Ended::Committed(output))) => Outcome::Committed(output),
                 Ok(Ok(Ended::Compensated(failure))) => Outcome::Compensated(failure),
                 Ok(Ok(Ended::Compensating(cause, step))) => Outcome::Compensating { cause, step },
+                Ok(Ok(Ended::Beyond(failure))) => Outcome::Completing(Some(failure)),
+                Err(_) if watch.is_forward() => Outcome::Completing(watch.cause()),
                 _ => Outcome::Unknown,
             },
         };

@@ -111,6 +111,10 @@ impl Definitions {
         }
     }
 
+    pub(super) fn can_undo(&self, kind: &str, step: &str) -> bool {
+        self.kinds.get(kind).is_some_and(|kind| kind.undos.contains_key(step))
+    }
+
     /// Undoes a step of a saga, which it may have taken, once.
     pub(super) async fn undo(
         &self,
@@ -173,13 +177,14 @@ impl Definitions {
     pub(super) fn attempt<P>(
         &self,
         saga: Uuid,
-        step: &str,
+        (step, name): (i32, &str),
         (number, limit): (u32, Option<Deadline>),
         (payload, context): (P, &BTreeMap<String, String>),
     ) -> Attempt<P> {
         let own = Deadline::after(self.settings.timeout);
         let deadline = limit.map_or(own, |limit| limit.min(own));
-        let id = Uuid::new_v5(&saga, step.as_bytes());
+        // One of the same name is another effect.
+        let id = Uuid::new_v5(&saga, format!("{step} {name}").as_bytes());
         Attempt { id, number, deadline, payload, context: context.clone() }
     }
 }

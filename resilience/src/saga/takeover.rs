@@ -207,13 +207,15 @@ impl Definitions {
 
 /// The runtime with what carries to their ends the sagas that could not be ended at once.
 pub(crate) fn handlers(builder: Builder, sagas: &Arc<Definitions>) -> Builder {
-    let Settings { timeout, attempts, backoff, concurrency, .. } = sagas.settings.clone();
+    let Settings { lease, timeout, attempts, backoff, concurrency } = sagas.settings.clone();
     let settings = |name: &str, timeout: Duration| {
         deferred::Settings::new()
             .attempts(attempts)
             .backoff(backoff.clone())
             .concurrency(concurrency)
             .timeout(timeout)
+            // Whoever has it from the ledger dies as whoever began it does.
+            .lease(lease)
             // One saga that fails says nothing of the others. The calls have breakers of their own.
             .breaker(
                 Breaker::builder(name).consecutive_failures(u32::MAX).without_slow_call().build(),

@@ -46,6 +46,18 @@ impl Run {
         input: A::Input,
         role: Role,
     ) -> Result<A::Output, Stop> {
+        self.enter()?;
+        let acted = self.act_once(action, input, role).await;
+        self.under_way = false;
+        acted
+    }
+
+    async fn act_once<A: Action>(
+        &mut self,
+        action: &A,
+        input: A::Input,
+        role: Role,
+    ) -> Result<A::Output, Stop> {
         let found = self.next(A::NAME, role)?;
         let repeated = found.is_some();
         let input = match found {
@@ -67,9 +79,10 @@ impl Run {
         self.passed |= role == Role::Pivot;
         let limit = self.deadline.filter(|_| before || self.resumed);
         let given = (input, &self.context);
+        let step = self.entries[self.at].number;
         // Whoever began it first has had one attempt, or may have.
         let number = if repeated { self.number.saturating_add(1) } else { 1 };
-        let attempt = self.shared.attempt(self.id, A::NAME, (number, limit), given);
+        let attempt = self.shared.attempt(self.id, (step, A::NAME), (number, limit), given);
         let span = tracing::info_span!("step", name = A::NAME);
         let deadline = attempt.deadline;
         // On the heap: what calls over the network is large, and so would be whoever awaits it.
@@ -79,7 +92,6 @@ impl Run {
         let acting =
             Box::pin(tested(action, attempt, self.shared.wrong(A::NAME, role == Role::Step)));
         let result = self.while_ours(within(deadline, acting).instrument(span)).await?;
-        let number = self.entries[self.at].number;
         let (state, output) = match &result {
             Ok(output) => (StepState::Done, to_raw_value(output).ok()),
             Err(failure) if failure.is_no(repeated) => (StepState::Refused, None),
@@ -97,7 +109,7 @@ impl Run {
         }
         self.entries[self.at].state = state;
         self.entries[self.at].output.clone_from(&output);
-        self.due = Some(StepEnd { number, state, output, error });
+        self.due = Some(StepEnd { number: step, state, output, error });
         match result {
             Ok(output) => {
                 self.at += 1;

@@ -155,6 +155,8 @@ pub struct Run {
     deadline: Option<Deadline>,
     /// Until when the lease lasts at least, by this process's clock.
     until: Instant,
+    /// Something was begun. Should it not be waited for, nobody knows what is in the journal.
+    under_way: bool,
     why: Option<Why>,
 }
 
@@ -193,6 +195,7 @@ impl Run {
             number: 1,
             deadline,
             until: Instant::now(),
+            under_way: false,
             why: None,
         }
     }
@@ -222,6 +225,7 @@ impl Run {
             number,
             deadline: Some(deadline),
             until: deadline.moment().into(),
+            under_way: false,
             why: None,
         }
     }
@@ -237,6 +241,10 @@ impl Run {
     ///
     /// To be passed up.
     pub async fn step<S: Step>(&mut self, step: &S, input: S::Input) -> Result<S::Output, Stop> {
+        if !self.shared.can_undo(self.kind, S::NAME) {
+            let what = format!("{:?} isn't among its steps: nobody could undo it", S::NAME);
+            return Err(self.defect(&what));
+        }
         self.act(step, input, Role::Step).await
     }
 
@@ -305,15 +313,27 @@ impl Run {
         name: &'static str,
         work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
     ) -> Result<T, Stop> {
+        self.enter()?;
+        let decided = self.decide_once(name, work).await;
+        self.under_way = false;
+        decided
+    }
+
+    async fn decide_once<T: Serialize + DeserializeOwned + Send + 'static>(
+        &mut self,
+        name: &'static str,
+        work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
+    ) -> Result<T, Stop> {
         if let Some(entry) = self.next(name, Role::Pivot)? {
             self.passed = true;
             let output = entry.output.as_ref().map_or("null", |output| output.get());
             return serde_json::from_str(output).map_err(|error| self.defect(&error.to_string()));
         }
         self.may_decide()?;
-        let (id, at, due) = (self.id, self.entries.len(), self.due.take());
+        let (id, due) = (self.id, self.due.take());
+        let number = i32::try_from(self.entries.len()).unwrap_or(i32::MAX);
         let entry = move |output| Entry {
-            number: i32::try_from(at).unwrap_or(i32::MAX),
+            number,
             name: name.to_owned(),
             role: Role::Pivot,
             state: StepState::Done,
@@ -322,7 +342,7 @@ impl Run {
         };
         let again = entry;
         let (value, output) = self
-            .local(work, move |conn, output| {
+            .local(Some(number), work, move |conn, output| {
                 if let Some(due) = &due {
                     journal::end_step(conn, id, due)?;
                 }
@@ -348,6 +368,16 @@ impl Run {
         &mut self,
         work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
     ) -> Result<Committed<T>, Stop> {
+        self.enter()?;
+        let committed = self.commit_once(work).await;
+        self.under_way = false;
+        committed
+    }
+
+    async fn commit_once<T: Serialize + DeserializeOwned + Send + 'static>(
+        &mut self,
+        work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
+    ) -> Result<Committed<T>, Stop> {
         if self.why.is_some() {
             return Err(Stop(()));
         }
@@ -359,7 +389,7 @@ impl Run {
         }
         let (id, due) = (self.id, self.due.take());
         let (value, _) = self
-            .local(work, move |conn, output| {
+            .local(None, work, move |conn, output| {
                 if let Some(due) = &due {
                     journal::end_step(conn, id, due)?;
                 }
@@ -384,8 +414,11 @@ impl Run {
                     counts::ended(self.kind, Stage::Committed, took());
                     return Ended::Committed(output);
                 }
-                Ok(Err(Stop(()))) => self.why.take(),
-                Err(_) => None,
+                _ if self.under_way => {
+                    tracing::warn!("a saga has not waited for what it had begun");
+                    return Ended::Lost;
+                }
+                Ok(Err(Stop(()))) | Err(_) => self.why.take(),
             };
             let why = why.unwrap_or_else(|| {
                 let failure = Failure::none(HandlerError::failed("the saga panicked"));
@@ -417,11 +450,23 @@ impl Run {
     }
 
     fn stop(&mut self, why: Why) -> Stop {
-        if let Why::Abort(failure) | Why::Beyond(failure) = &why {
-            self.watch.failed(failure);
+        // The first one counts: what its code makes of it is about nothing that it has.
+        if self.why.is_none() {
+            if let Why::Abort(failure) | Why::Beyond(failure) = &why {
+                self.watch.failed(failure);
+            }
+            self.why = Some(why);
         }
-        self.why = Some(why);
         Stop(())
+    }
+
+    /// Before anything is written. What was begun before, and not waited for, may be in the journal:
+    /// whoever takes over finds it there.
+    fn enter(&mut self) -> Result<(), Stop> {
+        if std::mem::replace(&mut self.under_way, true) {
+            return Err(self.stop(Why::Lost));
+        }
+        Ok(())
     }
 }
 

@@ -1,6 +1,6 @@
 //! What a run and whoever waits for it tell each other.
 
-use std::sync::atomic::{AtomicU8, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Mutex, PoisonError};
 
 use crate::saga::step::Failure;
@@ -8,6 +8,7 @@ use crate::saga::step::Failure;
 /// Who has decided what.
 #[derive(Debug, Default)]
 pub(in crate::saga) struct Watch {
+    begun: AtomicBool,
     decision: AtomicU8,
     cause: Mutex<Option<Failure>>,
 }
@@ -24,7 +25,17 @@ pub(super) const FORWARD: u8 = 3;
 impl Watch {
     /// Of a saga that is taken over.
     pub(super) fn decided(decision: u8) -> Self {
-        Self { decision: AtomicU8::new(decision), cause: Mutex::default() }
+        Self { begun: true.into(), decision: AtomicU8::new(decision), cause: Mutex::default() }
+    }
+
+    /// It is in the journal.
+    pub(super) fn begun(&self) {
+        self.begun.store(true, Ordering::Release);
+    }
+
+    /// Whether it is known to be in the journal.
+    pub(in crate::saga) fn is_begun(&self) -> bool {
+        self.begun.load(Ordering::Acquire)
     }
 
     /// Whether it is past the point at which it could be abandoned.

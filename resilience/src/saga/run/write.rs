@@ -1,10 +1,11 @@
 //! What a run writes, under its fence and its lease.
 
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use diesel::PgConnection;
-use diesel::result::Error as QueryError;
+use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::value::{RawValue, to_raw_value};
@@ -65,6 +66,7 @@ impl Run {
         let why = match self.shared.written(opened).await {
             Ok(Ok(())) => {
                 self.until = asked + lease;
+                self.watch.begun();
                 tracing::debug!("begun");
                 return Ok(());
             }
@@ -99,9 +101,11 @@ impl Run {
         }
     }
 
-    /// Work of the caller's in the own database, with what the journal says of it.
+    /// Work of the caller's in the own database, with what the journal says of it: that the step of
+    /// this number is done, or that the saga is committed.
     pub(super) async fn local<T: Serialize + DeserializeOwned + Send + 'static>(
         &mut self,
+        step: Option<i32>,
         work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
         note: impl Fn(&mut PgConnection, &RawValue) -> Result<(), QueryError> + Send + Sync + 'static,
     ) -> Result<(T, Box<RawValue>), Stop> {
@@ -112,34 +116,49 @@ impl Run {
         let (work, note) = (Arc::new(work), Arc::new(note));
         let mut delays = waits().delays();
         let failed = Arc::new(Mutex::new(None));
-        let mut tries = 0;
+        let (mut tries, mut earlier) = (0, false);
         loop {
             let (work, note, failure) = (Arc::clone(&work), Arc::clone(&note), Arc::clone(&failed));
             let written = self.shared.door.run(move |conn| {
-                match journal::hold(conn, id, fence)? {
-                    Some(Stage::Running) => {}
-                    // An earlier try, whose answer was lost.
+                // An earlier try may have been committed, and its answer lost.
+                let before = match journal::hold(conn, id, fence)? {
+                    Some(Stage::Running) => match step.filter(|_| earlier) {
+                        Some(step) => {
+                            journal::step(conn, id, step)?.map(|(.., entry)| entry.output)
+                        }
+                        None => None,
+                    },
                     Some(Stage::Committed) => {
-                        let known = journal::find(conn, kind, id)?;
-                        let output = known.and_then(|known| known.output);
-                        let output = output.unwrap_or_else(|| RawValue::NULL.to_owned());
-                        let value = serde_json::from_str(output.get());
-                        return Ok(Some((value.map_err(journal::unreadable)?, output)));
+                        Some(journal::find(conn, kind, id)?.and_then(|known| known.output))
                     }
                     _ => return Ok(None),
+                };
+                if let Some(output) = before {
+                    let output = output.unwrap_or_else(|| RawValue::NULL.to_owned());
+                    let value = serde_json::from_str(output.get());
+                    return Ok(Some((value.map_err(journal::unreadable)?, output)));
                 }
-                let value = work(conn).map_err(|error| {
-                    let mut failure = failure.lock().unwrap_or_else(PoisonError::into_inner);
-                    *failure = Some(match error {
-                        Local::Refused(failure) => Ok(failure),
-                        Local::Database(error) => Err(error.to_string()),
-                    });
+                let fail = |why| {
+                    *failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(why);
                     QueryError::RollbackTransaction
-                })?;
+                };
+                let value = match catch_unwind(AssertUnwindSafe(|| work(conn))) {
+                    Ok(Ok(value)) => value,
+                    Ok(Err(Local::Refused(refused))) => return Err(fail(Ok(refused))),
+                    Ok(Err(Local::Database(error))) => return Err(fail(Err(error.to_string()))),
+                    Err(_) => return Err(fail(Err("it panicked".to_owned()))),
+                };
                 let output = to_raw_value(&value).map_err(journal::unreadable)?;
-                note(conn, &output)?;
-                Ok(Some((value, output)))
+                match note(conn, &output) {
+                    Ok(()) => Ok(Some((value, output))),
+                    // The database is there: something failed before, and was swallowed.
+                    Err(QueryError::DatabaseError(DatabaseErrorKind::Unknown, error)) => {
+                        Err(fail(Err(error.message().to_owned())))
+                    }
+                    Err(error) => Err(error),
+                }
             });
+            earlier = true;
             let written = timeout_at(self.ends(), self.shared.written(written)).await;
             let failure = failed.lock().unwrap_or_else(PoisonError::into_inner).take();
             match (written, failure) {

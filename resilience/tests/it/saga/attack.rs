@@ -18,7 +18,9 @@ use resilience::saga::{
 };
 use uuid::Uuid;
 
-use super::world::{Fault, Office, Pivot, World, brief, quick, wish};
+use super::systems::Fault;
+use super::trip::{Pivot, Trip, wish};
+use super::world::{Office, World, brief, quick};
 use crate::deferred::{Connections, eventually};
 
 type Ran<'a> = BoxFuture<'a, Result<Committed<i64>, Stop>>;
@@ -188,8 +190,10 @@ async fn what_is_said_of_a_commit_that_takes_longer_than_the_lease_stays_true() 
         let steps = steps.clone();
         async move {
             run.step(&steps, 1).await?;
-            run.commit(|conn| Ok(conn.batch_execute("SELECT pg_advisory_xact_lock(42)").map(|()| 7)?))
-                .await
+            run.commit(|conn| {
+                Ok(conn.batch_execute("SELECT pg_advisory_xact_lock(42)").map(|()| 7)?)
+            })
+            .await
         }
         .boxed()
     });
@@ -199,8 +203,9 @@ async fn what_is_said_of_a_commit_that_takes_longer_than_the_lease_stays_true() 
     let begun = begin(&office.sagas, id, None).await;
     holder.batch_execute("SELECT pg_advisory_unlock(42)").unwrap();
     eventually("it ends", || {
-        world.number(&format!("SELECT count(*) FROM saga WHERE id = '{id}' AND ended_at IS NOT NULL"))
-            == 1
+        world.number(&format!(
+            "SELECT count(*) FROM saga WHERE id = '{id}' AND ended_at IS NOT NULL"
+        )) == 1
     })
     .await;
     let stage = world.stage(id).unwrap();
@@ -230,14 +235,20 @@ async fn a_step_that_nobody_could_undo_is_not_taken() {
     let world = World::new();
     let notes = Notes::default();
     let steps = Take(notes.clone());
-    let office = office(world.pool.clone(), &notes, quick(), |_| Steps::new(), move |run| {
-        let steps = steps.clone();
-        async move {
-            run.step(&steps, 1).await?;
-            Err(run.abort(none("no")))
-        }
-        .boxed()
-    });
+    let office = office(
+        world.pool.clone(),
+        &notes,
+        quick(),
+        |_| Steps::new(),
+        move |run| {
+            let steps = steps.clone();
+            async move {
+                run.step(&steps, 1).await?;
+                Err(run.abort(none("no")))
+            }
+            .boxed()
+        },
+    );
     let id = Uuid::new_v4();
     let begun = begin(&office.sagas, id, None).await;
     let known = office.sagas.ended::<Free>(id, Duration::from_secs(10)).await.unwrap();
@@ -315,7 +326,10 @@ async fn what_can_not_be_begun_says_why() {
         ("not a number", Start::<Priced>::new(Uuid::new_v4(), &(vec![], vec![f64::NAN])).unwrap()),
     ] {
         let begun = office.sagas.run::<_, Infallible>(start, None, |_| Ok(())).await;
-        let source = begun.as_ref().err().and_then(|e| std::error::Error::source(e).map(ToString::to_string));
+        let source = begun
+            .as_ref()
+            .err()
+            .and_then(|e| std::error::Error::source(e).map(ToString::to_string));
         println!("{what}: {:?} {source:?}", begun.as_ref().map_err(ToString::to_string));
     }
     office.stop().await;
@@ -356,7 +370,8 @@ async fn a_step_that_nobody_waited_for_makes_no_pivot_vanish() {
             run.step(&steps, 1).await?;
             if first {
                 let mut slow = pool.get().unwrap();
-                slow.batch_execute("BEGIN; LOCK TABLE saga_step IN SHARE ROW EXCLUSIVE MODE").unwrap();
+                slow.batch_execute("BEGIN; LOCK TABLE saga_step IN SHARE ROW EXCLUSIVE MODE")
+                    .unwrap();
                 let limit = Duration::from_millis(300);
                 let late = tokio::time::timeout(limit, run.step(&Extra, 2)).await.is_err();
                 assert!(late);
@@ -450,10 +465,8 @@ async fn a_panic_in_the_commit_is_told() {
     let world = World::new();
     let notes = Notes::default();
     let office = office(world.pool.clone(), &notes, brief(), take, move |run| {
-        async move {
-            run.commit(|_| -> Result<i64, Local> { panic!("as it was told to") }).await
-        }
-        .boxed()
+        async move { run.commit(|_| -> Result<i64, Local> { panic!("as it was told to") }).await }
+            .boxed()
     });
     let begun = begin(&office.sagas, Uuid::new_v4(), None).await;
     let told = format!("{begun:?}");
@@ -473,7 +486,7 @@ async fn sagas_end_whatever_the_isolation_of_transactions_is() {
         let pool = crate::deferred::connections(world.url());
         let build = || {
             let builder = Deferred::builder(pool.clone());
-            let builder = builder.saga(super::world::Trip(world.systems.clone()));
+            let builder = builder.saga(Trip(world.systems.clone()));
             Office::start(builder.saga_settings(quick()).build().unwrap())
         };
         let (first, second) = (build(), build());
@@ -490,7 +503,10 @@ async fn sagas_end_whatever_the_isolation_of_transactions_is() {
         let errors = told.iter().filter(|told| told.is_err()).count();
         println!("{isolation}: {errors} not begun");
         let still = tokio::time::timeout(Duration::from_secs(20), world.calm()).await.is_err();
-        println!("{isolation}: open {still}, {} stuck", world.number("SELECT count(*) FROM saga WHERE state = 'stuck'"));
+        println!(
+            "{isolation}: open {still}, {} stuck",
+            world.number("SELECT count(*) FROM saga WHERE state = 'stuck'")
+        );
         for (wish, told) in wishes.iter().zip(&told) {
             if told.is_ok() && !still {
                 world.whole(wish.id, wish.pivot);
@@ -592,7 +608,8 @@ async fn second_with_an_id(stops: fn(&mut Run, Stop) -> Stop) {
     let world = World::new();
     let notes = Notes::default();
     let (steps, asked) = (Take(notes.clone()), Arc::new(AtomicUsize::new(0)));
-    let (gate, go_on) = (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
+    let (gate, go_on) =
+        (Arc::new(tokio::sync::Notify::new()), Arc::new(tokio::sync::Notify::new()));
     let (held, goes_on) = (Arc::clone(&gate), Arc::clone(&go_on));
     let office = office(world.pool.clone(), &notes, quick(), take, move |run| {
         let steps = steps.clone();
@@ -664,7 +681,12 @@ async fn a_saga_that_gave_up_waiting_for_a_step_ends() {
     let id = Uuid::new_v4();
     let begun = begin(&office.sagas, id, None).await;
     let known = office.sagas.ended::<Free>(id, Duration::from_secs(10)).await.unwrap().unwrap();
-    assert_eq!(known.stage, Stage::Compensated, "{begun:?} {:?}, calls in the ledger: {}",
-        world.steps(id), world.number("SELECT count(*) FROM deferred"));
+    assert_eq!(
+        known.stage,
+        Stage::Compensated,
+        "{begun:?} {:?}, calls in the ledger: {}",
+        world.steps(id),
+        world.number("SELECT count(*) FROM deferred")
+    );
     office.stop().await;
 }

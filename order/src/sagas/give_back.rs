@@ -36,9 +36,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The order that is returned.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Bought {
-    order: Uuid,
-    item: Uuid,
+pub struct Bought {
+    /// Its id.
+    pub order: Uuid,
+    /// What was bought.
+    pub item: Uuid,
 }
 
 /// A warranty that is closed.
@@ -53,7 +55,7 @@ struct ToClose {
 
 /// Returns orders.
 #[derive(Clone, Debug)]
-pub(crate) struct Return {
+pub struct Return {
     look: Look,
     close: Close,
     give_back: GiveBack,

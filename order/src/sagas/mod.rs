@@ -13,18 +13,33 @@ pub mod take_back;
 use std::time::Duration;
 
 use resilience::deadline::Deadline;
+use resilience::deferred::Builder;
 use resilience::http::CallError;
 use resilience::saga::{Failure as StepFailure, StartError};
 use service::Failure;
 use service::failure::code;
 use service::observe::Caller;
 use uuid::Uuid;
+use warehouse_api::WarehouseClient;
+use warranty_api::WarrantyClient;
+
+use give_back::Return;
+use place::Place;
+use take_back::TakeBack;
 
 /// What an answer takes to get back to a caller that stops waiting.
 const MARGIN: Duration = Duration::from_millis(250);
 
 /// A quarter of a caller's time is left for the answer at the most.
 const SHARE: u32 = 4;
+
+/// A runtime that carries all of them out.
+pub fn all(builder: Builder, warehouse: &WarehouseClient, warranty: &WarrantyClient) -> Builder {
+    builder
+        .saga(Place::new(warehouse, warranty))
+        .saga(TakeBack::new(warehouse, warranty))
+        .saga(Return::new(warehouse, warranty))
+}
 
 /// Until when a handler may wait.
 fn deadline(caller: &Caller) -> Option<Deadline> {

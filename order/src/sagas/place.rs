@@ -56,7 +56,7 @@ impl NewOrder {
 
 /// Places orders.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub struct Place {
     take: TakeItem,
     start: StartWarranty,
 }

@@ -25,7 +25,7 @@ use crate::{App, ops, sagas};
 
 /// Takes orders back.
 #[derive(Clone, Debug)]
-pub(crate) struct TakeBack {
+pub struct TakeBack {
     give_back: GiveBack,
     forget: Forget,
 }

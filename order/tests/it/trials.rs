@@ -50,7 +50,8 @@ impl Trials {
         let peers = base.peers().unwrap();
         let warehouse = peers.client(&config.warehouse, warehouse_api::FINAL_CODES).unwrap();
         let warranty = peers.client(&config.warranty, warranty_api::FINAL_CODES).unwrap();
-        let (warehouse, warranty) = (WarehouseClient::new(warehouse), WarrantyClient::new(warranty));
+        let (warehouse, warranty) =
+            (WarehouseClient::new(warehouse), WarrantyClient::new(warranty));
         Self { world, base, config, warehouse, warranty }
     }
 
@@ -94,7 +95,8 @@ impl Trials {
     fn effects(&self, order: Uuid) -> [bool; 3] {
         let World { order: orders, warehouse, warranty, .. } = &self.world;
         let item = item_of(order);
-        let paid = format!("SELECT count(*) FROM orders WHERE order_uid = '{order}' AND status = 'PAID'");
+        let paid =
+            format!("SELECT count(*) FROM orders WHERE order_uid = '{order}' AND status = 'PAID'");
         let out = format!(
             "SELECT count(*) FROM order_item WHERE order_item_uid = '{item}' AND NOT canceled"
         );
@@ -147,7 +149,8 @@ fn is_true<T: Debug>(outcome: Option<&Outcome<T>>, happened: bool, trouble: &Tro
 async fn whatever_goes_wrong_an_order_is_placed_whole_or_not_at_all() {
     let trials = Trials::new().await;
     let user = Uuid::new_v4();
-    let input = async |id| NewOrder { uid: id, user, model: MODEL.to_owned(), size: "M".to_owned() };
+    let input =
+        async |id| NewOrder { uid: id, user, model: MODEL.to_owned(), size: "M".to_owned() };
     let check = async |id: Uuid, outcome: Option<Outcome<()>>, trouble: &Trouble| {
         let placed = trials.is_whole(id, trouble);
         is_true(outcome.as_ref(), placed, trouble);

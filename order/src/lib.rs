@@ -1,4 +1,4 @@
-//! Order: who bought what, and the two sagas that make it so in Warehouse and Warranty as well.
+//! Order: who bought what, and the sagas that make it so in Warehouse and Warranty as well.
 //!
 //! The same rooms as in `warehouse`, and [`sagas`]: placing an order, taking one back and returning
 //! one, each read from top to bottom with its undos beside its steps.

@@ -80,7 +80,7 @@ async fn reply_that_comes_after_it_was_given_up_changes_nothing() {
     let world = world().await;
     for (part, step) in [(Part::Order, PLACE), (Part::Warehouse, TAKE), (Part::Warranty, START)] {
         let held = world.proxy(part).once(step, Act::HoldAnswer);
-        let answer = prompt(world.buy()).await;
+        let answer = world.buy().send().await;
         // Waiting for Order leaves little time to wait for its undo.
         let pending = part == Part::Order && answer.json()["code"] == "rollback_pending";
         answer.blames(if pending { "rollback_pending" } else { "rolled_back" }, part);

@@ -158,7 +158,7 @@ async fn whatever_goes_wrong_an_order_is_placed_whole_or_not_at_all() {
             assert_eq!(placed, *wrong == Wrong::Twice, "{trouble}");
         }
     };
-    trials.of::<Place>(60, input, check).await;
+    trials.of::<Place>(80, input, check).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -195,7 +195,7 @@ async fn whatever_goes_wrong_an_order_is_returned_or_everything_is_exactly_as_it
         trials.world.give_back(order).send().await.no_content();
         assert!(!trials.is_whole(order, trouble), "{trouble}");
     };
-    trials.of::<Return>(80, input, check).await;
+    trials.of::<Return>(90, input, check).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -217,5 +217,5 @@ async fn whatever_goes_wrong_an_order_that_is_taken_back_leaves_nothing() {
         let row = trials.world.get(user, order).send().await;
         assert_eq!(row.status, if there { 200 } else { 404 }, "{trouble}");
     };
-    trials.of::<TakeBack>(80, input, check).await;
+    trials.of::<TakeBack>(90, input, check).await;
 }

@@ -149,10 +149,12 @@ fn is_true<T: Debug>(outcome: Option<&Outcome<T>>, happened: bool, trouble: &Tro
 async fn whatever_goes_wrong_an_order_is_placed_whole_or_not_at_all() {
     let trials = Trials::new().await;
     let user = Uuid::new_v4();
+    // Another id than the saga's.
+    let order = |saga: Uuid| Uuid::new_v5(&saga, b"order");
     let input =
-        async |id| NewOrder { uid: id, user, model: MODEL.to_owned(), size: "M".to_owned() };
+        async |id| NewOrder { uid: order(id), user, model: MODEL.to_owned(), size: "M".to_owned() };
     let check = async |id: Uuid, outcome: Option<Outcome<()>>, trouble: &Trouble| {
-        let placed = trials.is_whole(id, trouble);
+        let placed = trials.is_whole(order(id), trouble);
         is_true(outcome.as_ref(), placed, trouble);
         if let Some((_, wrong)) = &trouble.action {
             assert_eq!(placed, *wrong == Wrong::Twice, "{trouble}");

@@ -1,4 +1,4 @@
-//! Order: who bought what, and the two sagas that make it so in Warehouse and Warranty as well.
+//! Order: who bought what, and the sagas that make it so in Warehouse and Warranty as well.
 //!
 //! The same rooms as in `warehouse`, and [`sagas`]: placing an order, taking one back and returning
 //! one, each read from top to bottom with its undos beside its steps.
@@ -25,9 +25,6 @@ use warehouse_api::WarehouseClient;
 use warranty_api::WarrantyClient;
 
 pub use config::Config;
-use sagas::give_back::Return;
-use sagas::place::Place;
-use sagas::take_back::TakeBack;
 
 /// Its schema.
 pub static MIGRATIONS: Schema = Schema::new(embed_migrations!()).with_sagas();
@@ -57,11 +54,7 @@ pub async fn run(
     let (warehouse, warranty) = (WarehouseClient::new(warehouse), WarrantyClient::new(warranty));
     // Longer than any call: it is the call that ends, and says how.
     let longest = config.warehouse.timeout.max(config.warranty.timeout);
-    let runtime = base
-        .deferred(&config.deferred)
-        .saga(Place::new(&warehouse, &warranty))
-        .saga(TakeBack::new(&warehouse, &warranty))
-        .saga(Return::new(&warehouse, &warranty))
+    let runtime = sagas::all(base.deferred(&config.deferred), &warehouse, &warranty)
         // What answers with defects for a few minutes is no operator's affair yet.
         .saga_settings(Settings::new().timeout(longest * 2).attempts(200))
         .build()

@@ -11,7 +11,7 @@ use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
-use crate::{deferred, launcher};
+use crate::{deferred, launcher, sagas};
 
 /// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
 /// process of its own.
@@ -55,10 +55,15 @@ enum Command {
         #[arg(long)]
         json: bool,
     },
-    /// Lists, shows, retries and discards the calls that Store makes later
+    /// Lists, shows, retries and discards the calls that Store and Order make later
     Deferred {
         #[command(subcommand)]
         command: Option<deferred::Command>,
+    },
+    /// Lists, shows and retries Order's sagas: what becomes of purchases and refunds
+    Sagas {
+        #[command(subcommand)]
+        command: Option<sagas::Command>,
     },
     /// Runs one service in this process, by its own command line
     Service {
@@ -98,6 +103,7 @@ impl Cli {
                 }
             }
             Some(Command::Deferred { command }) => command.unwrap_or_default().run(&paths)?,
+            Some(Command::Sagas { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Service { .. }) => {}
         }
         Ok(ExitCode::SUCCESS)

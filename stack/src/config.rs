@@ -28,7 +28,7 @@ pub(crate) struct Config {
     pub(crate) broker: Broker,
 }
 
-/// Whose RabbitMQ carries the deferred calls. Without one they run from Store's database.
+/// Whose RabbitMQ carries the deferred calls. Without one the databases alone carry them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Broker {
     /// The launcher's own, where the programs are found.

@@ -1,20 +1,20 @@
-//! `deferred`: an operator's hand on the calls that Store makes later.
+//! `deferred`: an operator's hand on the calls that services make later.
 //!
-//! Store does it: this is `/manage/deferred` for a terminal.
+//! The services do it: this is `/manage/deferred` of Store and of Order for a terminal.
 
 use std::fmt::Write as _;
 
-use anyhow::{Context as _, Result, bail};
+use anyhow::Result;
 use clap::{Subcommand, ValueEnum};
-use serde_json::Value;
+use serde_json::{Map, Value};
 use uuid::Uuid;
 
-use crate::control::{self, Answer, Request};
-use crate::http;
 use crate::names::Name;
+use crate::operator::{Shown, Site, depths, list, pretty, text, whoever_knows};
 use crate::state::Paths;
-use crate::status::PartState;
 use crate::terminal::say;
+
+const PATH: &str = "/manage/deferred";
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
@@ -23,15 +23,8 @@ pub(crate) enum Command {
         /// Only those that are here
         #[arg(long)]
         state: Option<State>,
-        /// Only those of this kind
-        #[arg(long, value_parser = name)]
-        kind: Option<String>,
-        /// So many at the most
-        #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=1000))]
-        limit: u32,
-        /// For programs: Store's own answer
-        #[arg(long)]
-        json: bool,
+        #[command(flatten)]
+        shown: Shown,
     },
     /// Shows all that is known of one call
     Show { id: Uuid },
@@ -43,7 +36,7 @@ pub(crate) enum Command {
 
 impl Default for Command {
     fn default() -> Self {
-        Self::List { state: None, kind: None, limit: 100, json: false }
+        Self::List { state: None, shown: Shown::default() }
     }
 }
 
@@ -69,98 +62,57 @@ impl State {
     }
 }
 
-/// It becomes a part of an address as it is.
-fn name(text: &str) -> Result<String, String> {
-    let fits = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || "-_.".contains(c);
-    if !text.is_empty() && text.chars().all(fits) {
-        Ok(text.to_owned())
-    } else {
-        Err("a kind is lower-case letters, digits, `-`, `_` and `.`".to_owned())
-    }
-}
-
 impl Command {
     pub(crate) fn run(self, paths: &Paths) -> Result<()> {
-        let store = store(paths)?;
+        let sites = Site::all(paths, [Name::Store, Name::Order])?;
         match self {
-            Self::List { state, kind, limit, json } => {
-                let mut target = format!("/manage/deferred?limit={limit}");
-                if let Some(state) = state {
-                    let _ = write!(target, "&state={}", state.as_str());
-                }
-                if let Some(kind) = kind {
-                    let _ = write!(target, "&kind={kind}");
-                }
-                let answer = ask(&store, "GET", &target)?;
-                say(if json { pretty(&answer)? } else { table(&answer) }.trim_end());
+            Self::List { state, shown } => {
+                let target = shown.of(PATH, state.map(State::as_str));
+                return show(&sites, &target, shown.json);
             }
             Self::Show { id } => {
-                say(&pretty(&ask(&store, "GET", &format!("/manage/deferred/{id}"))?)?);
+                let (_, call) = whoever_knows(&sites, "GET", &format!("{PATH}/{id}"))?;
+                say(&pretty(&call)?);
             }
             Self::Retry { id } => {
-                let call = ask(&store, "POST", &format!("/manage/deferred/{id}/retry"))?;
-                say(&format!(
-                    "{} {id} is on its way: {}",
-                    text(&call, "kind"),
-                    text(&call, "state")
-                ));
+                let (site, call) = whoever_knows(&sites, "POST", &format!("{PATH}/{id}/retry"))?;
+                let (kind, state) = (text(&call, "kind"), text(&call, "state"));
+                say(&format!("{kind} {id} of {} is on its way: {state}", site.name));
             }
             Self::Discard { id } => {
-                let call = ask(&store, "POST", &format!("/manage/deferred/{id}/discard"))?;
-                say(&format!("{} {id} is discarded", text(&call, "kind")));
+                let (site, call) = whoever_knows(&sites, "POST", &format!("{PATH}/{id}/discard"))?;
+                say(&format!("{} {id} of {} is discarded", text(&call, "kind"), site.name));
             }
         }
         Ok(())
     }
 }
 
-/// The address of the running Store.
-fn store(paths: &Paths) -> Result<String> {
-    let Some(Answer::Status(status)) = control::ask(paths, &Request::Status)? else {
-        bail!(
-            "no launcher is running in {}; start everything with: cargo run",
-            paths.folder().display()
-        );
-    };
-    let store = status.parts.into_iter().find(|part| part.name == Name::Store);
-    let running = store.filter(|store| store.state == PartState::Running);
-    let url = running.and_then(|store| store.url);
-    let url = url.context("store is not running; start it with: cargo run -- start store")?;
-    Ok(url.trim_start_matches("http://").to_owned())
-}
-
-fn ask(store: &str, method: &str, target: &str) -> Result<Value> {
-    let (status, body) = http::exchange(store, method, target)?;
-    let answer: Value = serde_json::from_str(&body).context("store answered something else")?;
-    if status == 200 {
-        return Ok(answer);
-    }
-    bail!("{} ({status} {})", text(&answer, "message"), text(&answer, "code"))
-}
-
-fn pretty(answer: &Value) -> Result<String> {
-    serde_json::to_string_pretty(answer).context("could not write JSON")
-}
-
-fn text<'a>(of: &'a Value, field: &str) -> &'a str {
-    of[field].as_str().unwrap_or_default()
-}
-
-/// How many there are of each kind, and the calls.
-fn table(answer: &Value) -> String {
-    let list = |field: &str| answer[field].as_array().map(Vec::as_slice).unwrap_or_default();
-    let mut out = format!("broker: {}\n", text(answer, "broker"));
-    for kind in list("kinds") {
-        let _ = write!(out, "{}:", text(kind, "kind"));
-        for state in ["pending", "sent", "running", "parked"] {
-            let _ = write!(out, " {} {state}", kind[state].as_u64().unwrap_or_default());
+/// Shows those that can be asked, before it fails for those that can't.
+fn show(sites: &[Site], target: &str, json: bool) -> Result<()> {
+    let mut failed = None;
+    let mut answers = Vec::new();
+    for site in sites {
+        match site.ask("GET", target) {
+            Ok(answer) => answers.push((site.name, answer)),
+            Err(error) => failed = failed.or(Some(error)),
         }
-        if let Some(oldest) = kind["oldestMs"].as_u64() {
-            let _ = write!(out, ", the oldest for {} s", oldest / 1000);
-        }
-        out.push('\n');
     }
-    for call in list("calls") {
+    if json {
+        let answers = answers.into_iter().map(|(name, answer)| (name.to_string(), answer));
+        say(&pretty(&Value::Object(answers.collect::<Map<_, _>>()))?);
+    } else {
+        let tables = answers.iter().map(|(name, answer)| table(*name, answer));
+        say(tables.collect::<Vec<_>>().join("\n").trim_end());
+    }
+    failed.map_or(Ok(()), Err)
+}
+
+/// How many of a service's calls there are of each kind, and the calls.
+fn table(name: Name, answer: &Value) -> String {
+    let mut out = format!("{name}, broker: {}\n", text(answer, "broker"));
+    out += &depths(answer, &["pending", "sent", "running", "parked"]);
+    for call in list(answer, "calls") {
         // One line each: what went wrong may be several.
         let why = text(call, "lastError").replace('\n', "; ");
         let line = format!(
@@ -198,21 +150,13 @@ mod tests {
             "calls": [call, discarded]
         });
         assert_eq!(
-            table(&answer),
+            table(Name::Store, &answer),
             format!(
-                "broker: Work\n\
+                "store, broker: Work\n\
                  claim: 2 pending 1 sent 0 running 2 parked, the oldest for 61 s\n\
                  {id}  claim          parked     12  2026-01-01T00:00:00Z  given up; after 10\n\
                  {id}  claim          discarded  12  2026-01-01T00:00:00Z  given up; after 10\n"
             )
         );
-    }
-
-    #[test]
-    fn kind_is_no_part_of_another_address() {
-        assert_eq!(name("undo-purchase").unwrap(), "undo-purchase");
-        for wrong in ["", "a&limit=1", "a b", "a\r\nX: y", "Claim"] {
-            assert!(name(wrong).is_err(), "{wrong:?}");
-        }
     }
 }

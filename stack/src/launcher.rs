@@ -23,7 +23,7 @@ use crate::status::Status;
 use crate::terminal::{say, welcome};
 
 /// What it means that there is no broker.
-const WITHOUT: &str = "deferred calls run from Store's database";
+const WITHOUT: &str = "deferred calls run from the databases alone";
 
 /// Runs everything in the foreground until a signal comes, and then stops it.
 pub(crate) fn run(config: Config, paths: Paths) -> Result<ExitCode> {

@@ -4,6 +4,7 @@
 //! - [`launcher`]: from nothing to a ready store, and back. [`parts`]: one process and its life.
 //! - [`control`]: how another terminal asks the running launcher. [`state`]: what the next launcher
 //!   needs to know if this one is killed.
+//! - [`deferred`], [`sagas`]: what operators do; [`operator`]: what both have in common.
 
 mod cli;
 mod config;
@@ -13,8 +14,10 @@ mod http;
 mod launcher;
 mod logs;
 mod names;
+mod operator;
 mod parts;
 mod probe;
+mod sagas;
 mod state;
 mod status;
 mod terminal;

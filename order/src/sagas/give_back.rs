@@ -36,9 +36,11 @@ const LOOK_AGAIN: Duration = Duration::from_millis(100);
 
 /// The order that is returned.
 #[derive(Clone, Copy, Debug, Serialize, Deserialize)]
-pub(crate) struct Bought {
-    order: Uuid,
-    item: Uuid,
+pub struct Bought {
+    /// Its id.
+    pub order: Uuid,
+    /// What was bought.
+    pub item: Uuid,
 }
 
 /// A warranty that is closed.
@@ -53,7 +55,7 @@ struct ToClose {
 
 /// Returns orders.
 #[derive(Clone, Debug)]
-pub(crate) struct Return {
+pub struct Return {
     look: Look,
     close: Close,
     give_back: GiveBack,
@@ -80,6 +82,7 @@ impl Saga for Return {
 
     async fn run(&self, run: &mut Run, bought: &Bought) -> Result<Committed<()>, Stop> {
         let Bought { order, item } = *bought;
+        // Another one each time.
         let name = run.id().to_string();
         if let Some(before) = run.read(&self.look, item).await? {
             let before = Restore { closed_by: Some(name.clone()), ..before };
@@ -186,8 +189,7 @@ pub async fn run(app: &App, caller: &Caller, uid: Uuid) -> Result<()> {
     }
     let bought = Bought { order: uid, item: row.item_uid };
     loop {
-        // The id is fresh each time: it names the close.
-        let start = saga::start::<Return>(caller, Uuid::new_v4(), &bought)?.key(uid.to_string());
+        let start = sagas::start::<Return>(caller, uid, &bought)?;
         let doer = app.clone();
         let started = app.sagas.run(start, deadline, move |conn| may_begin(conn, &doer, uid)).await;
         let known = match started {
@@ -210,9 +212,7 @@ fn may_begin(conn: &mut PgConnection, app: &App, uid: Uuid) -> Result<(), Not> {
         Some(row) if row.is_canceled() => return Err(Not::Due),
         Some(_) => {}
     }
-    // A pivot that is known to be refused is refused before the warranty is closed.
-    let checked = app.warehouse.check().and_then(|()| app.warranty.check());
-    checked.map_err(|cause| Not::Refused(sagas::nothing_done(cause)))
+    sagas::check(app).map_err(Not::Refused)
 }
 
 fn answer(outcome: Outcome<()>) -> Result<()> {

@@ -13,18 +13,47 @@ pub mod take_back;
 use std::time::Duration;
 
 use resilience::deadline::Deadline;
+use resilience::deferred::Builder;
 use resilience::http::CallError;
-use resilience::saga::{Failure as StepFailure, StartError};
-use service::Failure;
+use resilience::saga::{Failure as StepFailure, Saga, Start, StartError};
 use service::failure::code;
 use service::observe::Caller;
+use service::{Failure, Result, saga};
 use uuid::Uuid;
+use warehouse_api::WarehouseClient;
+use warranty_api::WarrantyClient;
+
+use give_back::Return;
+use place::Place;
+use take_back::TakeBack;
+
+use crate::App;
 
 /// What an answer takes to get back to a caller that stops waiting.
 const MARGIN: Duration = Duration::from_millis(250);
 
 /// A quarter of a caller's time is left for the answer at the most.
 const SHARE: u32 = 4;
+
+/// A runtime that carries all of them out.
+pub fn all(builder: Builder, warehouse: &WarehouseClient, warranty: &WarrantyClient) -> Builder {
+    builder
+        .saga(Place::new(warehouse, warranty))
+        .saga(TakeBack::new(warehouse, warranty))
+        .saga(Return::new(warehouse, warranty))
+}
+
+/// One that is begun for an order.
+fn start<S: Saga>(caller: &Caller, order: Uuid, input: &S::Input) -> Result<Start<S>> {
+    Ok(saga::start::<S>(caller, Uuid::new_v4(), input)?.key(order.to_string()))
+}
+
+/// What is known to be refused later is refused before anything is done: nobody sees an item go and
+/// come back, or a warranty.
+fn check(app: &App) -> Result<()> {
+    let checked = app.warehouse.check().and_then(|()| app.warranty.check());
+    checked.map_err(nothing_done)
+}
 
 /// Until when a handler may wait.
 fn deadline(caller: &Caller) -> Option<Deadline> {

@@ -56,7 +56,7 @@ impl NewOrder {
 
 /// Places orders.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub struct Place {
     take: TakeItem,
     start: StartWarranty,
 }
@@ -145,7 +145,7 @@ pub async fn run(app: &App, caller: &Caller, order: &NewOrder) -> Result<()> {
     caller.check_time()?;
     let deadline = sagas::deadline(caller);
     loop {
-        let start = saga::start::<Place>(caller, Uuid::new_v4(), order)?.key(order.uid.to_string());
+        let start = sagas::start::<Place>(caller, order.uid, order)?;
         let (doer, uid) = (app.clone(), order.uid);
         let started = app.sagas.run(start, deadline, move |conn| may_begin(conn, &doer, uid)).await;
         match started {
@@ -168,10 +168,7 @@ fn may_begin(conn: &mut PgConnection, app: &App, uid: Uuid) -> Result<(), Not> {
     if let Some(row) = OrderRow::find(conn, uid).map_err(refused)? {
         return Err(Not::Placed(row));
     }
-    // A step that is known to be refused is refused before the first: nobody sees an item go and
-    // come back.
-    let checked = app.warranty.check().and_then(|()| app.warehouse.check());
-    checked.map_err(|cause| Not::Refused(sagas::nothing_done(cause)))
+    sagas::check(app).map_err(Not::Refused)
 }
 
 fn answer(outcome: Outcome<()>) -> Result<()> {

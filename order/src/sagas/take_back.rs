@@ -25,7 +25,7 @@ use crate::{App, ops, sagas};
 
 /// Takes orders back.
 #[derive(Clone, Debug)]
-pub(crate) struct TakeBack {
+pub struct TakeBack {
     give_back: GiveBack,
     forget: Forget,
 }
@@ -91,7 +91,7 @@ impl Action for Forget {
 pub async fn run(app: &App, caller: &Caller, uid: Uuid) -> Result<()> {
     let deadline = sagas::deadline(caller);
     loop {
-        let start = saga::start::<TakeBack>(caller, Uuid::new_v4(), &uid)?.key(uid.to_string());
+        let start = sagas::start::<TakeBack>(caller, uid, &uid)?;
         let started = app.sagas.run(start, deadline, |_| Ok(())).await;
         let known = match started.map_err(sagas::not_begun)? {
             Started::Begun(outcome) => return answer(outcome),

@@ -14,5 +14,6 @@ mod returns;
 mod rollback;
 mod sagas;
 mod schema;
+mod trials;
 mod undo;
 mod world;

@@ -6,7 +6,7 @@ use service::testing::{Response, assert_envelope, until};
 use tokio::task::JoinHandle;
 use uuid::Uuid;
 
-use crate::world::{Party, SHORT, SOON, STOCK, World, assert_blames};
+use crate::world::{Party, SHORT, SOON, STOCK, World, assert_blames, served};
 
 /// An order, and the warranty of its item, which is used already.
 struct Bought {
@@ -189,13 +189,74 @@ async fn a_close_that_arrives_after_its_undo_does_nothing() {
     assert_blames(&failed, "rolled_back", "warranty");
     bought.is_as_before(&world).await;
     held.release();
-    until(SOON, "the close arrives", async || {
-        let seen = world.warranty.proxy.seen();
-        seen.iter().any(|seen| seen.method == "DELETE" && seen.status == Some(204)).then_some(())
-    })
-    .await;
+    served(&held).await;
     bought.is_as_before(&world).await;
     bought.can_be_returned(&world).await;
+}
+
+#[tokio::test]
+async fn a_close_whose_answer_comes_after_it_was_given_up_is_undone_exactly() {
+    let world = World::with(SHORT).await;
+    let bought = Bought::from(&world).await;
+    let held = world.warranty.proxy.once("DELETE", Act::HoldAnswer);
+    let failed = world.give_back(bought.order).send().await;
+    assert_blames(&failed, "rolled_back", "warranty");
+    bought.is_as_before(&world).await;
+    held.release();
+    served(&held).await;
+    bought.is_as_before(&world).await;
+    bought.can_be_returned(&world).await;
+}
+
+#[tokio::test]
+async fn a_close_that_arrives_after_it_was_undone_leaves_a_later_claim_alone() {
+    let world = World::with(SHORT).await;
+    let user = Uuid::new_v4();
+    let order = world.placed(user).await;
+    let item = world.item_of(user, order).await;
+    let held = world.warranty.proxy.once("DELETE", Act::Hold);
+    assert_blames(&world.give_back(order).send().await, "rolled_back", "warranty");
+    world.claim(order, "broken since").send().await.ok();
+    let claimed = world.warranty_of(item).await;
+    assert_eq!(claimed["status"], "USE_WARRANTY");
+    held.release();
+    served(&held).await;
+    assert_eq!(world.warranty_of(item).await, claimed);
+}
+
+#[tokio::test]
+async fn a_re_opening_that_arrives_after_a_later_return_opens_nothing() {
+    let world = World::with(SHORT).await;
+    let bought = Bought::from(&world).await;
+    world.warehouse.proxy.down().await;
+    let held = world.warranty.proxy.once("POST", Act::Hold);
+    let failed = world.give_back(bought.order).send().await;
+    assert_blames(&failed, "rollback_pending", "warranty");
+    // It is repeated, and that one arrives.
+    until(SOON, "re-opened", async || (world.open_sagas() == 0).then_some(())).await;
+    bought.is_as_before(&world).await;
+    world.warehouse.proxy.up();
+    bought.can_be_returned(&world).await;
+    held.release();
+    served(&held).await;
+    bought.is_returned(&world).await;
+}
+
+#[tokio::test]
+async fn an_item_s_return_that_comes_late_or_is_answered_late_is_one_return() {
+    let world = World::with(SHORT).await;
+    for act in [Act::Hold, Act::HoldAnswer] {
+        world.stock("M", STOCK);
+        let bought = Bought::from(&world).await;
+        let held = world.warehouse.proxy.once("DELETE", act.clone());
+        // Given up after its timeout, and repeated.
+        world.give_back(bought.order).send().await.no_content();
+        bought.is_returned(&world).await;
+        held.release();
+        served(&held).await;
+        bought.is_returned(&world).await;
+        assert_eq!(world.warranty.proxy.count("POST"), 0, "{act:?}");
+    }
 }
 
 #[tokio::test]

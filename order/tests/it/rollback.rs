@@ -7,7 +7,7 @@ use service::testing::network::{Act, DEFECT, ENDING, RUBBISH};
 use service::testing::{assert_envelope, until};
 use uuid::Uuid;
 
-use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, wish, wish_as};
+use crate::world::{PATIENT, SHORT, SOON, STOCK, World, assert_blames, served, wish, wish_as};
 
 /// Not found, not listed, and nothing is held for it.
 async fn never_was(world: &World, user: Uuid, order: Uuid) {
@@ -82,6 +82,32 @@ async fn a_step_that_arrives_after_its_undo_has_no_effect() {
         })
         .await;
         never_was(&world, user, order).await;
+    }
+}
+
+#[tokio::test]
+async fn a_step_whose_answer_comes_after_it_was_given_up_has_no_effect() {
+    let world = World::with(SHORT).await;
+    for (party, name) in [(&world.warehouse, "warehouse"), (&world.warranty, "warranty")] {
+        for caller_gives_up in [false, true] {
+            let (user, order) = (Uuid::new_v4(), Uuid::new_v4());
+            let held = party.proxy.once("POST", Act::HoldAnswer);
+            let mut call = world.place(user, &wish_as(order));
+            if caller_gives_up {
+                call = call.header("X-Request-Timeout", "500");
+            }
+            let failed = call.send().await;
+            let code = if caller_gives_up { "rollback_pending" } else { "rolled_back" };
+            assert_envelope(&failed, 503, code);
+            if !caller_gives_up {
+                assert_blames(&failed, code, name);
+            }
+            world.is_as_before().await;
+            held.release();
+            served(&held).await;
+            until(SOON, "it has ended", async || (world.open_sagas() == 0).then_some(())).await;
+            never_was(&world, user, order).await;
+        }
     }
 }
 

@@ -8,10 +8,11 @@ use backing::postgres::testing::TestDatabase;
 use serde_json::{Value, json};
 use service::cli::Shutdown;
 use service::migrate::Schema;
-use service::testing::network::HttpProxy;
+use service::testing::network::{HttpProxy, Rule};
 use service::testing::{Call, Client, Response, TestServer, assert_envelope, config, sql, until};
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
+use tokio::time::timeout;
 use uuid::Uuid;
 
 pub(crate) const ORDERS: &str = "/api/v1/orders";
@@ -243,6 +244,11 @@ impl World {
     pub(crate) async fn warranty_of(&self, item: Uuid) -> Value {
         self.warranty.client.get(format!("/api/v1/warranty/{item}")).send().await.ok()
     }
+}
+
+/// Waits until a request that was held has gone through after all.
+pub(crate) async fn served(held: &Rule) {
+    timeout(SOON, held.until_served(1)).await.expect("it goes through after all");
 }
 
 /// A body that orders one [`MODEL`].

@@ -74,8 +74,8 @@ impl fmt::Display for Trouble {
 ///
 /// Tried are, with each action: that it is made [twice](Wrong::Twice), [refused](Wrong::Refused), never
 /// [arrives](Wrong::Lost), or its [answer is lost](Wrong::AnswerLost); with each undo: that it is made
-/// twice, or fails at first; and, on the way forward and on the way back, that the process
-/// [dies](Death) before and after each write to the journal.
+/// twice, or fails at first; and, on each of the ways that a saga takes when nothing goes wrong or one
+/// of these fails, that the process [dies](Death) before and after each write to the journal.
 ///
 /// `build` puts together what your service runs. `begin` begins one saga under the given id; its answer is
 /// what `check` gets, unless the process has died. When `check` is called, the saga has ended, or never
@@ -101,23 +101,31 @@ pub async fn try_everything<T>(
     };
     let plain = one(Trouble::default()).await;
     assert!(!plain.actions.is_empty(), "the saga does nothing");
+    let mut troubles = Vec::new();
     for name in &plain.actions {
         for wrong in [Wrong::Twice, Wrong::Refused, Wrong::Lost, Wrong::AnswerLost] {
-            one(Trouble { action: Some((name.clone(), wrong)), ..Trouble::default() }).await;
+            troubles.push(Trouble { action: Some((name.clone(), wrong)), ..Trouble::default() });
+        }
+    }
+    // What is taken back when the last of the steps is lost that can be taken back.
+    if let Some(last) = plain.steps.last() {
+        let action = Some((last.clone(), Wrong::AnswerLost));
+        for name in &plain.steps {
+            for wrong in [Wrong::Twice, Wrong::Refused] {
+                let undo = Some((name.clone(), wrong));
+                troubles.push(Trouble { action: action.clone(), undo, death: None });
+            }
         }
     }
     let mut ways = vec![(Trouble::default(), plain.writes)];
-    // What is taken back when the last of the steps is lost that can be taken back.
-    if let Some(last) = plain.steps.last() {
-        let back =
-            Trouble { action: Some((last.clone(), Wrong::AnswerLost)), ..Trouble::default() };
-        for name in &plain.steps {
-            for wrong in [Wrong::Twice, Wrong::Refused] {
-                one(Trouble { undo: Some((name.clone(), wrong)), ..back.clone() }).await;
-            }
+    for trouble in troubles {
+        let writes = one(trouble.clone()).await.writes;
+        let wrong = [&trouble.action, &trouble.undo];
+        let repeats = wrong.into_iter().flatten().any(|(_, wrong)| *wrong == Wrong::Twice);
+        // What is repeated takes the way that there is without that.
+        if !repeats {
+            ways.push((trouble, writes));
         }
-        let writes = one(back.clone()).await.writes;
-        ways.push((back, writes));
     }
     for (way, writes) in ways {
         for number in 1..=writes {

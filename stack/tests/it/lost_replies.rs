@@ -76,6 +76,36 @@ async fn call_that_arrives_after_its_undo_does_nothing() {
 }
 
 #[tokio::test]
+async fn reply_that_comes_after_it_was_given_up_changes_nothing() {
+    let world = world().await;
+    for (part, step) in [(Part::Order, PLACE), (Part::Warehouse, TAKE), (Part::Warranty, START)] {
+        let held = world.proxy(part).once(step, Act::HoldAnswer);
+        let answer = world.buy().send().await;
+        // Waiting for Order leaves little time to wait for its undo.
+        let pending = part == Part::Order && answer.json()["code"] == "rollback_pending";
+        answer.blames(if pending { "rollback_pending" } else { "rolled_back" }, part);
+        assert_eq!(held.hits(), 1, "{step}");
+        world.settles_with(&[]).await;
+        world.proxy(part).heal();
+        served(&held, 1).await;
+        world.settles_with(&[]).await;
+    }
+    let order = world.bought().await;
+    let before = world.get(order).send().await.ok();
+    let held = world.proxy(Part::Warranty).once(CLOSE, Act::HoldAnswer);
+    prompt(world.refund(order)).await.blames("rolled_back", Part::Warranty);
+    world.proxy(Part::Warranty).heal();
+    served(&held, 1).await;
+    assert_eq!(world.get(order).send().await.ok(), before);
+    world.settles_with(&[order]).await;
+    let held = world.proxy(Part::Warehouse).once(GIVE_BACK, Act::HoldAnswer);
+    prompt(world.refund(order)).await.no_content();
+    world.proxy(Part::Warehouse).heal();
+    served(&held, 1).await;
+    world.settles_with(&[]).await;
+}
+
+#[tokio::test]
 async fn refund_whose_close_lost_its_reply_re_opens_the_warranty_exactly() {
     let world = world().await;
     let order = world.bought().await;

@@ -17,12 +17,13 @@ fn the_readme_says_what_happens() {
     let folder = folder();
     let _launcher = Launcher::ready(folder.path());
     let store = status(folder.path())["store"]["url"].as_str().unwrap().to_owned();
-    let expected: [&[&str]; 9] = [
+    let expected: [&[&str]; 10] = [
         &["HTTP/1.1 201 Created", "location: /api/v1/store/6d2cb5a0", r#"{"orderUid":""#],
         &[r#""status":"PAID","model":"Lego 8070","size":"M","#, "ON_WARRANTY"],
         &[r#""decision":"RETURN""#, "HTTP/1.1 204 No Content"],
         &[r#""status":"CANCELED""#, r#""degraded":["warehouse"],"stale":["warehouse"]"#],
         &[r#""code":"rolled_back""#, r#""dependency":"warehouse""#, "connection refused"],
+        &["take-back: 0 running 0 compensating 0 stuck", "compensated", ": connection refused"],
         &["HTTP/1.1 202 Accepted", "/warranty", r#""status":"QUEUED""#],
         &[
             "warehouse is ready",

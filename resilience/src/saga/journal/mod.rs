@@ -308,7 +308,10 @@ pub(super) fn let_go(conn: &mut PgConnection, id: Uuid, fence: i64) -> QueryResu
 #[cfg(feature = "testkit")]
 pub(super) fn expire(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
     sql_query(
-        "UPDATE saga SET lease_until = clock_timestamp() WHERE id = $1 AND lease_until IS NOT NULL",
+        "WITH calls AS (UPDATE deferred SET token = gen_random_uuid(), lease_until = clock_timestamp()
+                        WHERE state = 'running' AND kind IN ('saga.undo', 'saga.resume')
+                              AND payload ->> 'saga' = $1::text)
+         UPDATE saga SET lease_until = clock_timestamp() WHERE id = $1 AND lease_until IS NOT NULL",
     )
     .bind::<SqlUuid, _>(id)
     .execute(conn)

@@ -136,7 +136,7 @@ fn rabbitmq_that_does_not_start_is_no_reason_to_do_without_a_store() {
     std::fs::write(path.join("rabbitmq/data"), "").unwrap();
     let mut launcher = Launcher::spawn(&mut with_broker(path));
     let line = launcher.wait_for("rabbitmq ended before it was ready");
-    assert!(line.contains("deferred calls run from Store's database"), "{line}");
+    assert!(line.contains("deferred calls run from the databases alone"), "{line}");
     launcher.wait_for("The store is ready");
     assert_eq!(status(path)["rabbitmq"]["state"], "stopped");
     assert!(is_ready(&status(path)["store"]));

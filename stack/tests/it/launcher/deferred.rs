@@ -1,4 +1,4 @@
-//! `deferred`: what an operator does about the calls that Store makes later.
+//! `deferred`: what an operator does about the calls that services make later.
 
 use backing::process::wait_until;
 use serde_json::Value;
@@ -25,7 +25,9 @@ fn waiting_claim_is_listed_shown_discarded_and_retried() {
     let id = body["claimUid"].as_str().unwrap();
 
     let list = order(path, &["deferred"]);
-    assert!(list.starts_with("broker: Absent\n") && list.contains(id), "{list}");
+    let (stores, orders) = list.split_once("\norder, broker: Absent\n").unwrap();
+    assert!(stores.starts_with("store, broker: Absent\n") && stores.contains(id), "{list}");
+    assert!(orders.contains("saga.undo: 0 pending") && !orders.contains(id), "{list}");
     let shown: Value = serde_json::from_str(&order(path, &["deferred", "show", id])).unwrap();
     assert_eq!((&shown["id"], &shown["kind"]), (&body["claimUid"], &Value::from("claim")));
 
@@ -36,7 +38,7 @@ fn waiting_claim_is_listed_shown_discarded_and_retried() {
 
     order(path, &["start", "warranty"]);
     let retried = order(path, &["deferred", "retry", id]);
-    assert!(retried.contains("is on its way"), "{retried}");
+    assert!(retried.contains(&format!("claim {id} of store is on its way")), "{retried}");
     let done = || order(path, &["deferred", "list", "--state", "done", "--json"]);
     assert!(wait_until(LIMIT, || done().contains(id)));
 
@@ -48,4 +50,9 @@ fn waiting_claim_is_listed_shown_discarded_and_retried() {
     order(path, &["stop", "store"]);
     let error = refusal(program(path).args(["deferred", "show", id]));
     assert!(error.contains("store is not running"), "{error}");
+    // What can be shown is.
+    let list = run(path, &["deferred"]);
+    assert_eq!(list.status.code(), Some(1));
+    assert!(String::from_utf8(list.stdout).unwrap().starts_with("order, broker: Absent\n"));
+    assert!(String::from_utf8(list.stderr).unwrap().contains("store is not running"));
 }

@@ -77,7 +77,9 @@ impl World {
         );
         let found: BTreeSet<_> = of(&orders, "PAID").map(|[order, ..]| order.clone()).collect();
         let expected: BTreeSet<_> = paid.iter().map(Uuid::to_string).collect();
-        rule(found == expected, format!("paid are {found:?}, and should be {expected:?}"))?;
+        let more: Vec<_> = found.difference(&expected).collect();
+        let less: Vec<_> = expected.difference(&found).collect();
+        rule(found == expected, format!("paid are {more:?}, and should be {less:?}"))?;
         let holders: BTreeMap<_, _> =
             of(&orders, "PAID").map(|[order, item, _]| (item.clone(), order.clone())).collect();
 
@@ -90,7 +92,13 @@ impl World {
         let held = of(&items, "false").map(|[item, order, _]| (item.clone(), order.clone()));
         let held: Vec<_> = held.collect();
         let by_item: BTreeMap<_, _> = held.iter().cloned().collect();
-        rule(by_item == holders, format!("items are held by {by_item:?}, not by {holders:?}"))?;
+        let differ = |one: &BTreeMap<_, _>, other: &BTreeMap<_, _>| {
+            let mut differ = one.clone();
+            differ.retain(|item: &String, order: &mut String| other.get(item) != Some(order));
+            format!("{differ:?}")
+        };
+        let (more, less) = (differ(&by_item, &holders), differ(&holders, &by_item));
+        rule(by_item == holders, format!("items are held by {more}, and should be by {less}"))?;
         rule(held.len() == by_item.len(), format!("items are held twice: {held:?}"))?;
         let warranties = rows(
             self.database(Part::Warranty),
@@ -99,7 +107,9 @@ impl World {
         );
         let open: BTreeSet<_> = of(&warranties, "true").map(|[item, ..]| item).collect();
         let due: BTreeSet<_> = holders.keys().collect();
-        rule(open == due, format!("open warranties are {open:?}, and should be {due:?}"))?;
+        let more: Vec<_> = open.difference(&due).collect();
+        let less: Vec<_> = due.difference(&open).collect();
+        rule(open == due, format!("open warranties are {more:?}, and should be {less:?}"))?;
 
         // What was refunded once had its item and its warranty.
         for [order, item, _] in of(&orders, "CANCELED") {

@@ -9,12 +9,31 @@ use uuid::Uuid;
 
 use super::effects::{self, Effects};
 use super::shoppers::{Purchase, Record, Refund};
+use super::verdict::LEDGERS;
 use crate::world::ledger::rows;
 use crate::world::shop::Promise as _;
 use crate::world::{Part, RECOVERY, World};
 
 /// What is said of them, each with its count.
 pub(super) type Facts = Vec<(String, usize)>;
+
+/// What may become of a purchase, and of what was bought.
+const FATES: [&str; 14] = [
+    "purchases",
+    "… and told so",
+    "… and left without knowing",
+    "… kept",
+    "… not refunded, and left without knowing",
+    "… refunded",
+    "… refunded, and left while that was pending",
+    "… refunded, and left without knowing",
+    "… refunded, and told once that it wasn't",
+    "not bought: refused",
+    "not bought: rolled back, and left",
+    "not bought: rollback pending, and left",
+    "not bought: left without knowing",
+    "shoppers",
+];
 
 /// What Order has of a shopper.
 struct Had {
@@ -40,12 +59,13 @@ pub(super) async fn check(world: &World, shopped: &[Record], facts: &mut Facts) 
     told_the_truth_of_the_end(shopped, &had, facts);
     told_the_truth_at_once(world, shopped, facts);
     sagas_have_ended(world, facts);
+    leases_are_over(world, facts);
     users_see_it(world, shopped, &had).await;
     had.values().filter(|had| !had.refunded).map(|had| had.order).collect()
 }
 
 fn told_the_truth_of_the_end(shopped: &[Record], had: &BTreeMap<Uuid, Had>, facts: &mut Facts) {
-    let mut count = BTreeMap::<&str, usize>::new();
+    let mut count = BTreeMap::from([("shoppers", shopped.len())]);
     for record in shopped {
         let had = had.get(&record.user);
         let fact = match (record.purchase, had) {
@@ -55,10 +75,10 @@ fn told_the_truth_of_the_end(shopped: &[Record], had: &BTreeMap<Uuid, Had>, fact
             }
             (Purchase::Bought(_), None) => panic!("what was bought is gone: {record:?}"),
             (Purchase::Unknown, Some(_)) => "… and left without knowing",
-            (Purchase::Unknown, None) => "not bought, and left without knowing",
-            (Purchase::Refused, None) => "refused",
-            (Purchase::RolledBack, None) => "rolled back, and left",
-            (Purchase::Pending, None) => "rollback pending, and left",
+            (Purchase::Unknown, None) => "not bought: left without knowing",
+            (Purchase::Refused, None) => "not bought: refused",
+            (Purchase::RolledBack, None) => "not bought: rolled back, and left",
+            (Purchase::Pending, None) => "not bought: rollback pending, and left",
             (_, Some(had)) => panic!("{} was bought all the same: {record:?}", had.order),
         };
         *count.entry(fact).or_default() += 1;
@@ -67,18 +87,22 @@ fn told_the_truth_of_the_end(shopped: &[Record], had: &BTreeMap<Uuid, Had>, fact
         };
         *count.entry("purchases").or_default() += 1;
         let fact = match (record.refund, refunded) {
-            (Refund::Done, true) => "refunded",
-            (Refund::Pending, true) => "refunded, and left while that was pending",
-            (Refund::Unknown, true) if record.in_doubt => "refunded, and told once that it wasn't",
-            (Refund::Unknown, true) => "refunded, and left without knowing",
-            (Refund::Unknown, false) => "not refunded, and left without knowing",
-            (Refund::No, false) => "kept",
+            (Refund::Done, true) => "… refunded",
+            (Refund::Pending, true) => "… refunded, and left while that was pending",
+            (Refund::Unknown, true) if record.in_doubt => {
+                "… refunded, and told once that it wasn't"
+            }
+            (Refund::Unknown, true) => "… refunded, and left without knowing",
+            (Refund::Unknown, false) => "… not refunded, and left without knowing",
+            (Refund::No, false) => "… kept",
             _ => panic!("refunded or not: {refunded}, {record:?}"),
         };
         *count.entry(fact).or_default() += 1;
     }
-    facts.push(("purchases".to_owned(), count.remove("purchases").unwrap_or_default()));
-    facts.extend(count.into_iter().map(|(fact, count)| (fact.to_owned(), count)));
+    for fate in FATES {
+        facts.push((fate.to_owned(), count.remove(fate).unwrap_or_default()));
+    }
+    assert!(count.is_empty(), "{count:?}");
 }
 
 /// Whoever was told that nothing had happened was told so when it was true.
@@ -146,7 +170,7 @@ fn sagas_have_ended(world: &World, facts: &mut Facts) {
         assert!(["committed", "compensated"].contains(&state.as_str()), "{count} {kind}: {state}");
         facts.push((format!("sagas: {kind}: {state}"), count.parse().unwrap()));
     }
-    for part in [Part::Store, Part::Order] {
+    for part in LEDGERS {
         let calls = rows(
             world.database(part),
             "SELECT kind AS a, state AS b, count(*)::text AS c FROM deferred
@@ -157,6 +181,13 @@ fn sagas_have_ended(world: &World, facts: &mut Facts) {
             facts.push((format!("{}'s {kind}: {state}", part.name()), count.parse().unwrap()));
         }
     }
+}
+
+/// Nobody is at a key any more.
+fn leases_are_over(world: &World, facts: &mut Facts) {
+    let left = "SELECT count(*) FROM idempotency WHERE state <> 'done'";
+    let left = Part::ALL.map(|part| usize::try_from(world.number(part, left)).unwrap());
+    facts.push(("keys that a crash left, and free again".to_owned(), left.iter().sum()));
 }
 
 /// By Store's answers: each sees the order that they have and no other, and the key says the same

@@ -12,6 +12,7 @@ use tokio::time::sleep;
 
 use crate::outage::Away;
 use crate::world::dice::Dice;
+use crate::world::process::Process;
 use crate::world::{Part, World};
 
 /// The queues that deferred calls wait in.
@@ -95,42 +96,49 @@ pub(super) async fn rage(world: &Arc<World>, seed: u64, end: Instant, tally: &Ar
     tokio::join!(join_all(services), postgres, rabbitmq);
 }
 
-/// One replica at a time, at any moment: while it starts, too.
+/// One replica, or all of them at once, at any moment: while they start, too.
 async fn trouble_services(world: &World, part: Part, seed: u64, end: Instant, tally: &Tally) {
     let mut dice = Dice::of(seed, part.name());
     let replicas = world.processes(part).len();
     let mut deck = Vec::new();
     loop {
-        sleep(dice.millis(200, 4000)).await;
+        sleep(dice.millis(200, 3000)).await;
         if Instant::now() >= end {
             return;
         }
-        let process = world.replica(part, dice.below(replicas));
         if deck.is_empty() {
             deck = dice.shuffled(&AWAY);
         }
+        let (all, one) = (dice.once_in(3), dice.below(replicas));
+        let struck = if all { 0..replicas } else { one..one + 1 };
+        let struck = || struck.clone().map(|number| world.replica(part, number));
         match deck.pop().unwrap() {
             Away::Killed => {
-                process.kill().await;
-                tally.killed(part.name());
+                for process in struck() {
+                    process.kill().await;
+                    tally.killed(part.name());
+                }
                 sleep(dice.millis(0, 1200)).await;
-                process.spawn();
+                struck().for_each(Process::spawn);
             }
             Away::Stopped => {
-                let status = process.terminate().await;
-                // Before it listens to signals it ends by them.
-                let ended = status.success() || status.signal() == Some(Signal::SIGTERM as i32);
-                assert!(ended, "{part:?} ended with {status}");
-                tally.happened("services stopped");
+                for status in join_all(struck().map(Process::terminate)).await {
+                    // Before it listens to signals it ends by them.
+                    let ended = status.success() || status.signal() == Some(Signal::SIGTERM as i32);
+                    assert!(ended, "{part:?} ended with {status}");
+                    tally.happened("services stopped");
+                }
                 sleep(dice.millis(0, 1200)).await;
-                process.spawn();
+                struck().for_each(Process::spawn);
             }
             Away::Frozen => {
-                process.signal(Signal::SIGSTOP);
-                tally.happened("services frozen");
-                // Its leases run out meanwhile, some of the time.
-                sleep(dice.millis(300, 6000)).await;
-                process.signal(Signal::SIGCONT);
+                for process in struck() {
+                    process.signal(Signal::SIGSTOP);
+                    tally.happened("services frozen");
+                }
+                // For longer than their leases, some of the time.
+                sleep(dice.millis(300, 4500)).await;
+                struck().for_each(|process| process.signal(Signal::SIGCONT));
             }
         }
         tally.repaired();

@@ -18,7 +18,10 @@ use crate::world::ledger::rows;
 use crate::world::{Part, RECOVERY, World};
 
 /// Those who have deferred calls.
-const LEDGERS: [Part; 2] = [Part::Store, Part::Order];
+pub(super) const LEDGERS: [Part; 2] = [Part::Store, Part::Order];
+
+/// Keys that somebody is at.
+const LEASED: &str = "FROM idempotency WHERE state <> 'done' AND lease_until > clock_timestamp()";
 
 /// Waits until everybody was told something and nothing is under way any more.
 pub(super) async fn calm(world: &World, users: &mut Users) {
@@ -31,6 +34,11 @@ pub(super) async fn calm(world: &World, users: &mut Users) {
         let sagas = "SELECT count(*) FROM saga WHERE ended_at IS NULL";
         let open = LEDGERS.map(|part| world.number(part, calls)).iter().sum::<i64>();
         (open + world.number(Part::Order, sagas) == 0).then_some(())
+    })
+    .await;
+    until(Duration::MAX, "every lease is over", async || {
+        let leased = |part: &Part| world.number(*part, &format!("SELECT count(*) {LEASED}"));
+        Part::ALL.iter().all(|part| leased(part) == 0).then_some(())
     })
     .await;
     if world.has_broker() {

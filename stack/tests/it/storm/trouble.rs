@@ -59,8 +59,8 @@ impl Tally {
     }
 }
 
-/// What happens to a service: mostly that it is killed.
-const AWAY: [Away; 5] = [Away::Killed, Away::Stopped, Away::Killed, Away::Frozen, Away::Killed];
+/// What happens to a service.
+const AWAY: [Away; 5] = [Away::Killed, Away::Stopped, Away::Killed, Away::Frozen, Away::Frozen];
 
 /// What happens to RabbitMQ.
 #[derive(Clone, Copy, Debug)]
@@ -136,8 +136,9 @@ async fn trouble_services(world: &World, part: Part, seed: u64, end: Instant, ta
                     process.signal(Signal::SIGSTOP);
                     tally.happened("services frozen");
                 }
-                // For longer than their leases, some of the time.
-                sleep(dice.millis(300, 4500)).await;
+                // Longer than others wait for them, or longer than their leases.
+                let (least, most) = dice.one_of(&[(300, 1500), (300, 1500), (2500, 4500)]);
+                sleep(dice.millis(least, most)).await;
                 struck().for_each(|process| process.signal(Signal::SIGCONT));
             }
         }

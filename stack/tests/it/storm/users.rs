@@ -18,10 +18,10 @@ use crate::world::dice::Dice;
 use crate::world::shop::{ALEX, Promise as _};
 
 /// Users a second.
-const RATE: u32 = 20;
+const RATE: u32 = 24;
 
 /// One of so many shops, the others claim.
-const SHOPS: u64 = 4;
+const SHOPS: u64 = 3;
 
 /// How many come, of both.
 #[derive(Clone, Copy, Debug)]

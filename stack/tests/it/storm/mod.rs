@@ -74,13 +74,20 @@ async fn storm(plan: Plan, length: Duration) {
     let ((), mut users) = tokio::join!(trouble::rage(&world, seed, end, &tally), crowding);
     let healed = tally.last_repair().max(users.last());
     let left = HEALED.saturating_sub(healed.elapsed());
-    let calm = tokio::time::timeout(left, verdict::calm(&world, &mut users)).await;
+    let mut since = verdict::Since::new();
+    let calm = verdict::calm(&world, &mut users, &mut since);
+    let calm = tokio::time::timeout(left, calm).await;
     let took = healed.elapsed();
     if calm.is_err() {
         verdict::explain(&world);
-        panic!("not within {HEALED:?} of the last repair, CHAOS_SEED={seed}: {}", users.left());
+        let late = format!("not within {HEALED:?} of the last repair, CHAOS_SEED={seed}");
+        panic!("{late}: {since:?}; {}", users.left());
     }
     let ends = verdict::check(&world, &users, crowd).await;
     tally.print(seed, length);
-    ends.print(took, &users);
+    ends.print(&users);
+    eprintln!("| calm after the last repair | {took:.1?} |");
+    for (what, when) in since {
+        eprintln!("| … {what} | {:.1?} |", when.duration_since(healed));
+    }
 }

@@ -23,12 +23,17 @@ pub(super) const LEDGERS: [Part; 2] = [Part::Store, Part::Order];
 /// Keys that somebody is at.
 const LEASED: &str = "FROM idempotency WHERE state <> 'done' AND lease_until > clock_timestamp()";
 
+/// Since when what was so.
+pub(super) type Since = Vec<(&'static str, Instant)>;
+
 /// Waits until everybody was told something and nothing is under way any more.
-pub(super) async fn calm(world: &World, users: &mut Users) {
+pub(super) async fn calm(world: &World, users: &mut Users, since: &mut Since) {
     for process in Part::ALL.iter().flat_map(|part| world.processes(*part)) {
         process.ready().await;
     }
+    since.push(("all are ready", Instant::now()));
     users.leave().await;
+    since.push(("nobody waits", Instant::now()));
     until(Duration::MAX, "every call and every saga has ended", async || {
         let calls = "SELECT count(*) FROM deferred WHERE ended_at IS NULL";
         let sagas = "SELECT count(*) FROM saga WHERE ended_at IS NULL";
@@ -36,11 +41,13 @@ pub(super) async fn calm(world: &World, users: &mut Users) {
         (open + world.number(Part::Order, sagas) == 0).then_some(())
     })
     .await;
+    since.push(("every call and every saga has ended", Instant::now()));
     until(Duration::MAX, "every lease is over", async || {
         let leased = |part: &Part| world.number(*part, &format!("SELECT count(*) {LEASED}"));
         Part::ALL.iter().all(|part| leased(part) == 0).then_some(())
     })
     .await;
+    since.push(("every lease is over", Instant::now()));
     if world.has_broker() {
         // Whoever was cut off often waits for longer until it comes again.
         until(Duration::MAX, "all have RabbitMQ again", async || {
@@ -53,12 +60,14 @@ pub(super) async fn calm(world: &World, users: &mut Users) {
             Some(())
         })
         .await;
+        since.push(("all have RabbitMQ again", Instant::now()));
         until(Duration::MAX, "RabbitMQ is empty", async || {
             let queues = tokio::task::block_in_place(|| world.queues());
             let empty = queues.iter().all(|queue| queue.ready + queue.unacked == 0);
             (empty && !queues.is_empty()).then_some(())
         })
         .await;
+        since.push(("RabbitMQ is empty", Instant::now()));
     }
 }
 
@@ -100,7 +109,7 @@ pub(super) struct Ends {
 }
 
 impl Ends {
-    pub(super) fn print(&self, took: Duration, users: &Users) {
+    pub(super) fn print(&self, users: &Users) {
         for (fact, count) in &self.facts {
             eprintln!("| {fact} | {count} |");
         }
@@ -121,7 +130,6 @@ impl Ends {
         for [attempts, strikes, error] in &self.slowest {
             eprintln!("| … of the slowest: attempts, strikes | {attempts}, {strikes}: {error} |");
         }
-        eprintln!("| calm after the last repair | {took:.1?} |");
     }
 }
 

@@ -4,7 +4,6 @@
 use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use tokio::time::sleep;
 use uuid::Uuid;
 
 use super::users::{self, Heard};
@@ -148,7 +147,7 @@ async fn buy(world: &World, dice: &mut Dice, heard: &mut Heard, record: &mut Rec
                 return;
             }
         }
-        sleep(dice.millis(50, 500)).await;
+        users::again(dice, asked).await;
     }
 }
 
@@ -193,6 +192,6 @@ async fn refund(
             return;
         }
         doubts &= told != Refund::Done;
-        sleep(dice.millis(50, 500)).await;
+        users::again(dice, asked).await;
     }
 }

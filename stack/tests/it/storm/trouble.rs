@@ -60,7 +60,7 @@ impl Tally {
 }
 
 /// What happens to a service.
-const AWAY: [Away; 5] = [Away::Killed, Away::Stopped, Away::Killed, Away::Frozen, Away::Frozen];
+const AWAY: [Away; 5] = [Away::Killed, Away::Stopped, Away::Killed, Away::Frozen, Away::Killed];
 
 /// What happens to RabbitMQ.
 #[derive(Clone, Copy, Debug)]
@@ -102,7 +102,7 @@ async fn trouble_services(world: &World, part: Part, seed: u64, end: Instant, ta
     let replicas = world.processes(part).len();
     let mut deck = Vec::new();
     loop {
-        sleep(dice.millis(200, 3000)).await;
+        sleep(dice.millis(200, 4000)).await;
         if Instant::now() >= end {
             return;
         }

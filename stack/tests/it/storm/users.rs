@@ -18,10 +18,10 @@ use crate::world::dice::Dice;
 use crate::world::shop::{ALEX, Promise as _};
 
 /// Users a second.
-const RATE: u32 = 24;
+const RATE: u32 = 20;
 
 /// One of so many shops, the others claim.
-const SHOPS: u64 = 3;
+const SHOPS: u64 = 4;
 
 /// How many come, of both.
 #[derive(Clone, Copy, Debug)]
@@ -105,6 +105,11 @@ pub(super) async fn come(world: &Arc<World>, seed: u64, crowd: Crowd, scarce: &s
     users
 }
 
+/// Waits until they ask again: longer each time, or those who wait are a storm of their own.
+pub(super) async fn again(dice: &mut Dice, asked: usize) {
+    sleep(dice.millis(50, 500) * u32::try_from(asked.min(10)).unwrap()).await;
+}
+
 async fn claimant(world: Arc<World>, number: u64, mut dice: Dice) -> Heard {
     let mut heard = Heard::default();
     claim(&world, ALEX, order(number), &mut dice, &mut heard).await;
@@ -120,7 +125,7 @@ pub(super) async fn claim(
     heard: &mut Heard,
 ) {
     let (leaves, doubts) = (dice.once_in(4), dice.once_in(4));
-    loop {
+    for asked in 1.. {
         let answer = world.claim_as(user, order).key("claim").try_send().await;
         let code = heard.note("claim", &answer);
         if let Ok(answer) = answer {
@@ -154,7 +159,7 @@ pub(super) async fn claim(
         if leaves && heard.promise.is_none() {
             return;
         }
-        sleep(dice.millis(50, 500)).await;
+        again(dice, asked).await;
     }
 }
 

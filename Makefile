@@ -26,7 +26,7 @@ nightly: prerequisites features loom msrv ## the long tests, each feature alone,
 
 # One after the other: with RabbitMQ, then without.
 .PHONY: chaos
-chaos: prerequisites ## ten minutes of kills with RabbitMQ and ten without: CHAOS_SECONDS for each, CHAOS_SEED to repeat
+chaos: prerequisites ## purchases, refunds and claims in ten minutes of kills with RabbitMQ and ten without: CHAOS_SECONDS for each, CHAOS_SEED to repeat
 	$(CARGO) test -p stack --test it -- --ignored --nocapture --test-threads=1 storm::long_
 
 # As Cargo.toml lists them, `default` (nothing) among them.

@@ -3,7 +3,6 @@
 #![allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
 
 mod broker;
-mod chaos;
 mod claims;
 mod crashes;
 mod database;

@@ -1,12 +1,17 @@
-//! Claims are accepted while everything is killed, over and over: in the end each is decided once.
+//! Users buy, claim and give back while everything is killed, over and over: in the end everybody has
+//! what they were told, and there is no more than that.
 //!
-//! - [`users`]: who claims, at a steady rate, and notes what they are told;
-//! - [`trouble`]: what is killed, cut off, filled up, deleted and wiped meanwhile;
-//! - [`verdict`]: what has become of every claim, by all that can tell.
+//! - [`users`]: who comes, at a steady rate, and notes what they are told; [`shoppers`]: those who buy;
+//! - [`trouble`]: what is killed, stopped, frozen, cut off, filled up, deleted and wiped meanwhile;
+//! - [`effects`]: what happens in the databases meanwhile;
+//! - [`verdict`]: what has become of it all, by all that can tell; [`purchases`]: its part on these.
 //!
 //! The seed is printed first; `CHAOS_SEED` repeats its choices, and `CHAOS_SECONDS` sets the length of
 //! the long ones (600).
 
+mod effects;
+mod purchases;
+mod shoppers;
 mod trouble;
 mod users;
 mod verdict;
@@ -14,6 +19,7 @@ mod verdict;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use self::users::Crowd;
 use crate::world::{Plan, World, dice};
 
 /// How long the short form lasts, which is run with all other tests.
@@ -22,28 +28,25 @@ const SHORT: Duration = Duration::from_secs(20);
 /// After this nothing may be under way any more: a promise.
 const HEALED: Duration = Duration::from_mins(1);
 
-/// Claims a second.
-const RATE: u32 = 15;
-
 #[tokio::test(flavor = "multi_thread")]
-async fn every_claim_is_decided_once_in_a_storm_over_rabbitmq() {
+async fn everybody_has_what_they_were_told_after_a_storm_over_rabbitmq() {
     storm(World::plan().broker(), SHORT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn every_claim_is_decided_once_in_a_storm_over_two_replicas_without_a_broker() {
-    storm(World::plan().replicas(2), SHORT).await;
+async fn everybody_has_what_they_were_told_after_a_storm_without_a_broker() {
+    storm(World::plan(), SHORT).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make chaos: ten minutes"]
-async fn long_1_every_claim_is_decided_once_over_rabbitmq_and_two_replicas() {
-    storm(World::plan().broker().replicas(2), long()).await;
+async fn long_1_everybody_has_what_they_were_told_over_rabbitmq() {
+    storm(World::plan().broker(), long()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 #[ignore = "make chaos: ten minutes"]
-async fn long_2_every_claim_is_decided_once_without_a_broker() {
+async fn long_2_everybody_has_what_they_were_told_without_a_broker() {
     storm(World::plan(), long()).await;
 }
 
@@ -52,27 +55,39 @@ fn long() -> Duration {
     Duration::from_secs(seconds)
 }
 
+/// Over two replicas of each service.
 async fn storm(plan: Plan, length: Duration) {
     let seed = dice::seed();
     eprintln!("CHAOS_SEED={seed}");
-    let world = Arc::new(plan.own_postgres().impatient().alone().start().await);
-    let count = u64::from(RATE) * length.as_secs();
-    world.sell(count);
-    verdict::watch_warranty(&world);
+    let plan = plan.replicas(2).own_postgres().impatient().alone();
+    let world = Arc::new(plan.start().await);
+    let crowd = Crowd::of(length);
+    world.sell(crowd.claimants);
+    world.enrol(crowd.shoppers);
+    // Not enough for those who want one of these.
+    let scarce = world.shelve(i64::try_from(crowd.shoppers / 32).unwrap() + 1);
+    effects::watch(&world);
 
     let end = Instant::now() + length;
     let tally = Arc::new(trouble::Tally::default());
-    let claims = users::claim(&world, seed, count);
-    let ((), mut users) = tokio::join!(trouble::rage(&world, seed, end, &tally), claims);
+    let crowding = users::come(&world, seed, crowd, &scarce);
+    let ((), mut users) = tokio::join!(trouble::rage(&world, seed, end, &tally), crowding);
     let healed = tally.last_repair().max(users.last());
     let left = HEALED.saturating_sub(healed.elapsed());
-    let calm = tokio::time::timeout(left, verdict::calm(&world, &mut users)).await;
+    let mut since = verdict::Since::new();
+    let calm = verdict::calm(&world, &mut users, &mut since);
+    let calm = tokio::time::timeout(left, calm).await;
     let took = healed.elapsed();
     if calm.is_err() {
         verdict::explain(&world);
-        panic!("not within {HEALED:?} of the last repair, CHAOS_SEED={seed}: {}", users.left());
+        let late = format!("not within {HEALED:?} of the last repair, CHAOS_SEED={seed}");
+        panic!("{late}: {since:?}; {}", users.left());
     }
-    let ends = verdict::check(&world, users.told(), count).await;
+    let ends = verdict::check(&world, &users, crowd).await;
     tally.print(seed, length);
-    ends.print(took, &users);
+    ends.print(&users);
+    eprintln!("| calm after the last repair | {took:.1?} |");
+    for (what, when) in since {
+        eprintln!("| … {what} | {:.1?} |", when.duration_since(healed));
+    }
 }

@@ -1,18 +1,23 @@
 //! What happens to everybody, each in a rhythm of their own.
 
 use std::collections::BTreeMap;
+use std::os::unix::process::ExitStatusExt as _;
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use futures_util::future::join_all;
+use nix::sys::signal::Signal;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
+use crate::outage::Away;
 use crate::world::dice::Dice;
+use crate::world::process::Process;
 use crate::world::{Part, World};
 
-/// The queue that claims wait in.
-const QUEUE: &str = "store.v1.claim";
+/// The queues that deferred calls wait in.
+const QUEUES: [&str; 4] =
+    ["store.v1.claim", "store.v1.undo-purchase", "order.v1.saga.undo", "order.v1.saga.resume"];
 
 /// How often what has happened.
 #[derive(Default)]
@@ -54,6 +59,9 @@ impl Tally {
     }
 }
 
+/// What happens to a service.
+const AWAY: [Away; 5] = [Away::Killed, Away::Stopped, Away::Killed, Away::Frozen, Away::Killed];
+
 /// What happens to RabbitMQ.
 #[derive(Clone, Copy, Debug)]
 enum Mishap {
@@ -78,7 +86,7 @@ impl Mishap {
 
 /// Until the end; then everything is there again, if not ready yet.
 pub(super) async fn rage(world: &Arc<World>, seed: u64, end: Instant, tally: &Arc<Tally>) {
-    let services = Part::ALL.map(|part| kill_services(world, part, seed, end, tally));
+    let services = Part::ALL.map(|part| trouble_services(world, part, seed, end, tally));
     let postgres = kill_postgres(world, seed, end, tally);
     let rabbitmq = async {
         if world.has_broker() {
@@ -88,20 +96,52 @@ pub(super) async fn rage(world: &Arc<World>, seed: u64, end: Instant, tally: &Ar
     tokio::join!(join_all(services), postgres, rabbitmq);
 }
 
-/// One replica at a time, at any moment: while it starts, too.
-async fn kill_services(world: &World, part: Part, seed: u64, end: Instant, tally: &Tally) {
+/// One replica, or all of them at once, at any moment: while they start, too.
+async fn trouble_services(world: &World, part: Part, seed: u64, end: Instant, tally: &Tally) {
     let mut dice = Dice::of(seed, part.name());
     let replicas = world.processes(part).len();
+    let mut deck = Vec::new();
     loop {
         sleep(dice.millis(200, 4000)).await;
         if Instant::now() >= end {
             return;
         }
-        let process = world.replica(part, dice.below(replicas));
-        process.kill().await;
-        tally.killed(part.name());
-        sleep(dice.millis(0, 1200)).await;
-        process.spawn();
+        if deck.is_empty() {
+            deck = dice.shuffled(&AWAY);
+        }
+        let (all, one) = (dice.once_in(3), dice.below(replicas));
+        let struck = if all { 0..replicas } else { one..one + 1 };
+        let struck = || struck.clone().map(|number| world.replica(part, number));
+        match deck.pop().unwrap() {
+            Away::Killed => {
+                for process in struck() {
+                    process.kill().await;
+                    tally.killed(part.name());
+                }
+                sleep(dice.millis(0, 1200)).await;
+                struck().for_each(Process::spawn);
+            }
+            Away::Stopped => {
+                for status in join_all(struck().map(Process::terminate)).await {
+                    // Before it listens to signals it ends by them.
+                    let ended = status.success() || status.signal() == Some(Signal::SIGTERM as i32);
+                    assert!(ended, "{part:?} ended with {status}");
+                    tally.happened("services stopped");
+                }
+                sleep(dice.millis(0, 1200)).await;
+                struck().for_each(Process::spawn);
+            }
+            Away::Frozen => {
+                for process in struck() {
+                    process.signal(Signal::SIGSTOP);
+                    tally.happened("services frozen");
+                }
+                // Longer than others wait for them, or longer than their leases.
+                let (least, most) = dice.one_of(&[(300, 1500), (300, 1500), (2500, 4500)]);
+                sleep(dice.millis(least, most)).await;
+                struck().for_each(|process| process.signal(Signal::SIGCONT));
+            }
+        }
         tally.repaired();
     }
 }
@@ -146,7 +186,8 @@ async fn trouble_rabbitmq(world: &Arc<World>, seed: u64, end: Instant, tally: &T
                 blocking(world, |world| world.broker().wipe()).await;
             }
             Mishap::QueueDeleted => {
-                let there = blocking(world, |world| world.delete_queue(QUEUE)).await;
+                let queue = dice.one_of(&QUEUES);
+                let there = blocking(world, move |world| world.delete_queue(queue)).await;
                 if there {
                     tally.happened("queue deleted");
                 }

@@ -112,19 +112,22 @@ impl Books {
         let rule = |holds: bool, rule: String| if holds { Ok(()) } else { Err(rule) };
         let Self { orders, open, items, stock, warranties, refunds, undoing } = self;
         let found = self.paid();
-        rule(found == *paid, format!("paid are {found:?}, and should be {paid:?}"))?;
+        let (more, less) = (differ(&found, paid), differ(paid, &found));
+        rule(found == *paid, format!("paid are {more}, and should be {less}"))?;
         let holders: BTreeMap<_, _> =
             of(orders, "PAID").map(|[order, item, _]| (item.clone(), order.clone())).collect();
 
         // Everything that is held is held once, by an order that is paid for.
         let held = of(items, "false").map(|[item, order, _]| (item.clone(), order.clone()));
         let held: Vec<_> = held.collect();
-        let by_item: BTreeMap<_, _> = held.iter().cloned().collect();
-        rule(by_item == holders, format!("items are held by {by_item:?}, not by {holders:?}"))?;
-        rule(held.len() == by_item.len(), format!("items are held twice: {held:?}"))?;
-        let covered: BTreeSet<_> = of(warranties, "true").map(|[item, ..]| item).collect();
-        let due: BTreeSet<_> = holders.keys().collect();
-        rule(covered == due, format!("open warranties are {covered:?}, and should be {due:?}"))?;
+        let (once, due) = (held.iter().cloned().collect(), holders.clone().into_iter().collect());
+        let (more, less) = (differ(&once, &due), differ(&due, &once));
+        rule(once == due, format!("items are held by {more}, and should be by {less}"))?;
+        rule(held.len() == once.len(), format!("items are held twice: {held:?}"))?;
+        let covered = of(warranties, "true").map(|[item, ..]| item.clone()).collect();
+        let due = holders.into_keys().collect();
+        let (more, less) = (differ(&covered, &due), differ(&due, &covered));
+        rule(covered == due, format!("open warranties are {more}, and should be {less}"))?;
 
         // What was refunded once had its item and its warranty.
         let canceled: BTreeSet<_> = of(orders, "CANCELED").map(|[order, ..]| order).collect();
@@ -202,6 +205,11 @@ impl World {
         );
         model
     }
+}
+
+/// What is in the one, and not in the other.
+fn differ<T: Ord + std::fmt::Debug>(one: &BTreeSet<T>, other: &BTreeSet<T>) -> String {
+    format!("{:?}", one.difference(other).collect::<Vec<_>>())
 }
 
 /// How many of a kind there were at first.

@@ -75,6 +75,11 @@ impl Part {
         self.dependencies().contains(&other)
     }
 
+    /// Whether what it can't do at once is a deferred call.
+    pub(crate) fn defers(self) -> bool {
+        matches!(self, Self::Store | Self::Order)
+    }
+
     /// What it calls.
     fn dependencies(self) -> &'static [Self] {
         match self {
@@ -128,8 +133,8 @@ impl Plan {
         self
     }
 
-    /// With a RabbitMQ that the test may stop, kill, freeze and wipe, and that carries Store's
-    /// deferred calls. Without this they run from Store's database.
+    /// With a RabbitMQ that the test may stop, kill, freeze and wipe, and that carries the deferred
+    /// calls of Store and Order. Without this they run from their databases.
     pub(crate) fn broker(mut self) -> Self {
         self.broker = true;
         self
@@ -178,7 +183,7 @@ impl Plan {
             let mut variables = self.variables.clone();
             let mut set = |name: String, value: String| variables.push((name, value));
             set("DATABASE_URL".to_owned(), world.databases[part as usize].url().to_owned());
-            if let (Part::Store, Some((vhost, _))) = (part, &world.broker) {
+            if let (true, Some((vhost, _))) = (part.defers(), &world.broker) {
                 set("AMQP_URL".to_owned(), vhost.url().to_owned());
             }
             for dependency in part.dependencies() {

@@ -1,0 +1,197 @@
+//! Users who buy, and those of them who claim on it, or give it back. Each keeps a record of what they
+//! were told, and of what that makes of their purchase and their refund.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use uuid::Uuid;
+
+use super::users::{self, Heard};
+use crate::world::World;
+use crate::world::bulk;
+use crate::world::dice::Dice;
+use crate::world::shop::{MODEL, Promise as _};
+
+/// A kind that nobody has.
+const NOTHING: &str = "Lego 1";
+
+/// What somebody knows of their purchase.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Purchase {
+    Unknown,
+    /// 201.
+    Bought(Uuid),
+    /// There is none, or none left.
+    Refused,
+    /// It is as if they had never asked.
+    RolledBack,
+    /// It will be.
+    Pending,
+}
+
+/// What somebody knows of their refund.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Refund {
+    Unknown,
+    /// They never asked for one, or it did not happen.
+    No,
+    /// 204.
+    Done,
+    /// `refund_pending`: it will happen.
+    Pending,
+}
+
+/// What a shopper was told. Times are in microseconds since the epoch, by the machine's clock.
+#[derive(Clone, Debug)]
+pub(super) struct Record {
+    pub(super) user: Uuid,
+    /// What it was bought under.
+    pub(super) key: String,
+    pub(super) model: String,
+    pub(super) purchase: Purchase,
+    pub(super) refund: Refund,
+    /// Whether they want to give it back.
+    pub(super) returns: bool,
+    /// When they were told that nothing is left of the purchase.
+    pub(super) never_bought: Vec<i64>,
+    /// When they were told that all is as it was before they wanted to give it back.
+    pub(super) never_refunded: Vec<i64>,
+    /// They were told the same after an answer that left it open.
+    pub(super) in_doubt: bool,
+}
+
+fn now() -> i64 {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
+    i64::try_from(since.as_micros()).unwrap()
+}
+
+pub(super) async fn shop(world: Arc<World>, number: u64, scarce: String, mut dice: Dice) -> Heard {
+    let mut heard = Heard::default();
+    let model = match dice.below(16) {
+        0 => NOTHING.to_owned(),
+        1 | 2 => scarce.clone(),
+        _ => MODEL.to_owned(),
+    };
+    let mut record = Record {
+        user: bulk::user(number),
+        key: format!("purchase-{number}"),
+        model,
+        purchase: Purchase::Unknown,
+        refund: Refund::No,
+        returns: false,
+        never_bought: Vec::new(),
+        never_refunded: Vec::new(),
+        in_doubt: false,
+    };
+    buy(&world, &mut dice, &mut heard, &mut record).await;
+    if let Purchase::Bought(order) = record.purchase {
+        let claims;
+        (claims, record.returns) = match dice.below(5) {
+            0 => (false, false),
+            1 => (true, false),
+            2 => (true, true),
+            _ => (false, true),
+        };
+        // Nothing is there to replace the last of its kind with.
+        if claims && record.model != scarce {
+            users::claim(&world, record.user, order, &mut dice, &mut heard).await;
+        }
+        if record.returns {
+            refund(&world, &mut dice, &mut heard, &mut record, order).await;
+        }
+    }
+    heard.shopping = Some(record);
+    heard
+}
+
+/// How often somebody asks before they leave without knowing: most never do.
+fn patience(dice: &mut Dice) -> usize {
+    if dice.once_in(3) { 1 + dice.below(3) } else { usize::MAX }
+}
+
+/// Buys under a key, and asks again under it; some do after they were told, too.
+async fn buy(world: &World, dice: &mut Dice, heard: &mut Heard, record: &mut Record) {
+    let (patience, doubts) = (patience(dice), dice.once_in(3));
+    for asked in 1.. {
+        let answer = world.buy_as(record.user, &record.model).key(&record.key).try_send().await;
+        let (code, at) = (heard.note("purchase", &answer), now());
+        let told = match answer {
+            Err(_) => Purchase::Unknown,
+            Ok(answer) => match (answer.status, code.as_str()) {
+                (201, _) => Purchase::Bought(answer.bought()),
+                (404, "item_not_found") | (409, "sold_out") => Purchase::Refused,
+                (503, "rolled_back") => Purchase::RolledBack,
+                (503, "rollback_pending") => Purchase::Pending,
+                (409, "idempotency_in_progress") | (429 | 503, _) => Purchase::Unknown,
+                _ => panic!("{record:?}: {answer:?}"),
+            },
+        };
+        if let Purchase::Bought(_) = record.purchase {
+            // Whoever was told so may have nothing else said to them, but that nobody can say.
+            let same = told == record.purchase || told == Purchase::Unknown;
+            assert!(same, "taken back: {record:?}, {told:?}");
+            if told == record.purchase {
+                return;
+            }
+        } else {
+            if told == Purchase::RolledBack {
+                record.never_bought.push(at);
+            }
+            record.purchase = told;
+            let over = match told {
+                Purchase::Bought(_) => !doubts,
+                Purchase::Refused => true,
+                _ => asked >= patience,
+            };
+            if over {
+                return;
+            }
+        }
+        users::again(dice, asked).await;
+    }
+}
+
+/// Gives it back, and asks again until that is done; some do under a key, some after they were told.
+async fn refund(
+    world: &World,
+    dice: &mut Dice,
+    heard: &mut Heard,
+    record: &mut Record,
+    order: Uuid,
+) {
+    let (patience, named, mut doubts) = (patience(dice), dice.once_in(2), dice.once_in(4));
+    // Whether each answer so far says that nothing was done.
+    let mut as_before = true;
+    for asked in 1.. {
+        let call = world.refund_as(record.user, order);
+        let call = if named { call.key("refund") } else { call };
+        let answer = call.try_send().await;
+        let (code, at) = (heard.note("refund", &answer), now());
+        let status = answer.as_ref().map_or(0, |answer| answer.status);
+        let told = match (status, code.as_str()) {
+            (204, _) => Refund::Done,
+            (503, "refund_pending") => Refund::Pending,
+            (503, "rolled_back" | "rollback_pending") => Refund::No,
+            (0 | 429 | 503, _) | (409, "idempotency_in_progress") => Refund::Unknown,
+            _ => panic!("{record:?}: {answer:?}"),
+        };
+        if code == "rolled_back" && as_before {
+            record.never_refunded.push(at);
+        }
+        record.in_doubt |= code == "rolled_back" && record.refund != Refund::No;
+        as_before &= code == "rolled_back";
+        record.refund = match (record.refund, told) {
+            (Refund::Done, _) | (_, Refund::Done) => Refund::Done,
+            (Refund::Pending, _) | (_, Refund::Pending) => Refund::Pending,
+            // An earlier one may be under way still.
+            (Refund::Unknown, _) | (_, Refund::Unknown) => Refund::Unknown,
+            (Refund::No, Refund::No) => Refund::No,
+        };
+        if (told == Refund::Done && !doubts) || (record.refund != Refund::Done && asked >= patience)
+        {
+            return;
+        }
+        doubts &= told != Refund::Done;
+        users::again(dice, asked).await;
+    }
+}

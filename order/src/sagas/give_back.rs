@@ -198,6 +198,7 @@ pub async fn run(app: &App, caller: &Caller, uid: Uuid) -> Result<()> {
             Err(StartError::Prepare(Not::Due)) => return Ok(()),
             Err(StartError::Prepare(Not::Refused(failure))) => return Err(failure),
             Err(StartError::Database(error)) => return Err(error.into()),
+            Err(StartError::Invalid(reason)) => return Err(Failure::internal(reason)),
         };
         let left = sagas::time_left(deadline);
         still_running(app, uid, &known, left < LOOK_AGAIN)?;

@@ -72,6 +72,7 @@ fn not_begun(error: StartError<Failure>) -> Failure {
     match error {
         StartError::Prepare(failure) => failure,
         StartError::Database(error) => error.into(),
+        StartError::Invalid(reason) => Failure::internal(reason),
     }
 }
 

@@ -156,6 +156,7 @@ pub async fn run(app: &App, caller: &Caller, order: &NewOrder) -> Result<()> {
             }
             Err(StartError::Prepare(Not::Refused(failure))) => return Err(failure),
             Err(StartError::Database(error)) => return Err(error.into()),
+            Err(StartError::Invalid(reason)) => return Err(Failure::internal(reason)),
         }
     }
 }

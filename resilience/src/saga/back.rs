@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use diesel::{PgConnection, QueryResult};
@@ -27,30 +28,38 @@ enum Undone {
     Later(i32, String, Deferral),
 }
 
+/// What is left when all was tried once.
+struct Left {
+    /// Nothing.
+    compensated: bool,
+    /// The first step that could not be undone at once.
+    step: Option<String>,
+}
+
 impl Run {
     /// Takes back what was done, or may have been.
     pub(super) async fn take_back<T>(mut self, cause: Failure) -> Ended<T> {
         match self.undo_all(&cause).await {
-            Ok(None) => Ended::Compensated(cause),
-            Ok(Some(step)) => {
+            Ok(left) if left.compensated => Ended::Compensated(cause),
+            Ok(left) => {
                 self.shared.nudge();
-                Ended::Compensating(cause, Some(step))
+                Ended::Compensating(cause, left.step)
             }
             Err(Stop(())) => Ended::Lost,
         }
     }
 
-    /// The first step that could not be undone at once.
-    async fn undo_all(&mut self, cause: &Failure) -> Result<Option<String>, Stop> {
+    async fn undo_all(&mut self, cause: &Failure) -> Result<Left, Stop> {
         let mut left: Vec<_> =
             self.entries.iter().filter(|entry| entry.to_undo()).cloned().collect();
         let (mut undone, mut first_left) = (None, None);
         loop {
             // The last one first.
             let next = left.pop();
-            self.note(cause, undone.take(), next.as_ref().map(|entry| entry.number)).await?;
+            let number = next.as_ref().map(|entry| entry.number);
+            let compensated = self.note(cause, undone.take(), number).await?;
             self.watch.goes_back();
-            let Some(entry) = next else { return Ok(first_left) };
+            let Some(entry) = next else { return Ok(Left { compensated, step: first_left }) };
             let (shared, context) = (Arc::clone(&self.shared), self.context.clone());
             let (id, kind) = (self.id, self.kind);
             let given = (entry.input.clone(), &context);
@@ -74,15 +83,18 @@ impl Run {
         }
     }
 
-    /// What has become of one undo, and that the next one is begun, are one commit.
+    /// What has become of one undo, and that the next one is begun, are one commit. Whether all of
+    /// them are confirmed.
     async fn note(
         &mut self,
         cause: &Failure,
         undone: Option<Undone>,
         next: Option<i32>,
-    ) -> Result<(), Stop> {
+    ) -> Result<bool, Stop> {
         let (id, due) = (self.id, self.due.take());
         let (reason, dependency) = (cause.reason().to_owned(), cause.dependency.clone());
+        let compensated = Arc::new(AtomicBool::new(false));
+        let whole = Arc::clone(&compensated);
         self.write(OPEN, move |conn| {
             if let Some(due) = &due {
                 journal::end_step(conn, id, due)?;
@@ -98,11 +110,15 @@ impl Run {
             }
             match next {
                 Some(number) => end(conn, id, number, StepState::UndoIntent, None),
-                None if journal::compensated(conn, id)? => Ok(()),
+                None if journal::compensated(conn, id)? => {
+                    whole.store(true, Ordering::Relaxed);
+                    Ok(())
+                }
                 None => journal::release(conn, id),
             }
         })
-        .await
+        .await?;
+        Ok(compensated.load(Ordering::Relaxed))
     }
 }
 

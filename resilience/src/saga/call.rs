@@ -211,6 +211,9 @@ pub enum StartError<E> {
     Database(DatabaseError),
     /// The caller's own part of the transaction failed; all of it is taken back.
     Prepare(E),
+    /// It can never be begun so, for this reason: its id is that of a saga of another kind, its key is
+    /// longer than 1000 bytes or has a NUL in it, or its input can't be read back.
+    Invalid(String),
 }
 
 impl<E> fmt::Display for StartError<E> {
@@ -218,6 +221,7 @@ impl<E> fmt::Display for StartError<E> {
         match self {
             Self::Database(error) => error.fmt(f),
             Self::Prepare(_) => f.write_str("the saga could not be prepared"),
+            Self::Invalid(reason) => write!(f, "the saga can't be begun: {reason}"),
         }
     }
 }
@@ -227,6 +231,7 @@ impl<E: Error + 'static> Error for StartError<E> {
         match self {
             Self::Database(error) => error.source(),
             Self::Prepare(error) => Some(error),
+            Self::Invalid(_) => None,
         }
     }
 }

@@ -21,6 +21,9 @@ use crate::deferred::{DatabaseError, Deferred, HandlerError};
 /// How often [`Sagas::ended`] looks for what others have ended.
 const LOOK: Duration = Duration::from_millis(25);
 
+/// In bytes: an entry of the journal's index holds it.
+const LONGEST_KEY: usize = 1000;
+
 /// How long a saga that can't be found out about is looked for.
 const LAST_LOOK: Duration = Duration::from_millis(250);
 
@@ -74,8 +77,14 @@ impl Sagas {
         };
         let input = match serde_json::from_str::<S::Input>(start.input.get()) {
             Ok(input) => input,
-            Err(error) => return Err(StartError::Database(DatabaseError::new(error))),
+            Err(error) => {
+                return Err(StartError::Invalid(format!("its input can't be read back: {error}")));
+            }
         };
+        if start.key.as_ref().is_some_and(|key| key.len() > LONGEST_KEY || key.contains('\0')) {
+            let reason = format!("its key has a NUL, or more than {LONGEST_KEY} bytes");
+            return Err(StartError::Invalid(reason));
+        }
         let begin = Begin { key: start.key, input: start.input, prepare: Box::new(prepare) };
         let watch = Arc::new(Watch::default());
         let shared = Arc::clone(&self.shared);
@@ -93,6 +102,10 @@ impl Sagas {
             Some(Ok(Ended::Unwritten(Unwritten::Known(known)))) => {
                 return Ok(Started::Known(known));
             }
+            Some(Ok(Ended::Unwritten(Unwritten::OfAnotherKind))) => {
+                let reason = format!("the id {id} is that of a saga of another kind");
+                return Err(StartError::Invalid(reason));
+            }
             Some(Ok(Ended::Unwritten(Unwritten::Database(error)))) => {
                 return Err(failed.map_or(StartError::Database(error), StartError::Prepare));
             }
@@ -100,7 +113,7 @@ impl Sagas {
             Some(Ok(Ended::Compensated(failure))) => Outcome::Compensated(failure),
             Some(Ok(Ended::Compensating(cause, step))) => Outcome::Compensating { cause, step },
             Some(Ok(Ended::Beyond(failure))) => self.completed::<S>(id, deadline, failure).await,
-            Some(Ok(Ended::Lost) | Err(_)) => self.look::<S>(id, deadline).await,
+            Some(Ok(Ended::Lost) | Err(_)) => self.look::<S>(id, deadline, &watch).await,
             // It may be one of this id that was begun before, by somebody else.
             None if watch.abandon() && !watch.is_begun() => Outcome::Unknown,
             None if watch.abandon() => {
@@ -178,10 +191,25 @@ impl Sagas {
 
     /// Somebody else has it, who may end it within the time that is left, or the database didn't say
     /// what became of it.
-    async fn look<S: Saga>(&self, id: Uuid, deadline: Option<Deadline>) -> Outcome<S::Output> {
+    async fn look<S: Saga>(
+        &self,
+        id: Uuid,
+        deadline: Option<Deadline>,
+        watch: &Watch,
+    ) -> Outcome<S::Output> {
         let limit = deadline.map_or(self.shared.settings.timeout, Deadline::remaining);
         let last = Instant::now() + limit.max(LAST_LOOK);
         match timeout_at(last, self.ended::<S>(id, limit)).await {
+            // Nobody had begun to decide: a commit isn't on its way.
+            Ok(Ok(Some(known)))
+                if known.stage == Stage::Running
+                    && !known.forward
+                    && watch.is_begun()
+                    && watch.abandon() =>
+            {
+                let lost = || Failure::none(HandlerError::failed("it was interrupted"));
+                Outcome::Compensating { cause: watch.cause().unwrap_or_else(lost), step: None }
+            }
             Ok(Ok(Some(known))) => known.outcome(),
             _ => Outcome::Unknown,
         }

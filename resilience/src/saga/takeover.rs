@@ -35,7 +35,7 @@ const SWEEP: u32 = 10;
 const ACTIONS: u32 = 4;
 
 /// Rows per statement: none locks many of them for long.
-const BATCH: i64 = 1000;
+const BATCH: u16 = 1000;
 
 /// The rest of a saga in the ledger of deferred calls.
 #[derive(Debug, Serialize, Deserialize)]
@@ -85,10 +85,19 @@ pub(crate) async fn recover(
             shared.nudge();
         }
         if looked.is_multiple_of(SWEEP) {
-            let deleted =
-                shared.door.run(move |conn| journal::delete_ended(conn, retention, BATCH));
-            if let Err(error) = deleted.await {
-                tracing::debug!(error = error.cause(), "the journal of sagas is out of reach");
+            loop {
+                let deleted = shared
+                    .door
+                    .run(move |conn| journal::delete_ended(conn, retention, BATCH.into()));
+                match deleted.await {
+                    // There is more.
+                    Ok(rows) if rows >= usize::from(BATCH) && !stop.is_cancelled() => {}
+                    Ok(_) => break,
+                    Err(error) => {
+                        tracing::debug!(error = error.cause(), "the journal is out of reach");
+                        break;
+                    }
+                }
             }
             #[cfg(feature = "metrics")]
             if let Ok(snapshot) = shared.snapshot().await {
@@ -101,7 +110,7 @@ pub(crate) async fn recover(
 
 async fn take_over(shared: &Definitions) -> Result<usize, DatabaseError> {
     let taken = shared.door.run(|conn| {
-        let taken = journal::take_over(conn, BATCH)?;
+        let taken = journal::take_over(conn, BATCH.into())?;
         let none = BTreeMap::new();
         let calls: Vec<_> = taken.iter().map(|id| resume(*id, &none)).collect();
         if !calls.is_empty() {
@@ -223,7 +232,9 @@ pub(crate) fn handlers(builder: Builder, sagas: &Arc<Definitions>) -> Builder {
     };
     // All that is left of a saga, one after the other.
     let whole = settings(ResumeHandler::KIND, timeout.saturating_mul(ACTIONS));
+    // Longer than the undo itself, which is cut off as something that is away, and not as a defect.
+    let one = settings(UndoHandler::KIND, timeout.saturating_add(timeout / 4));
     builder
-        .handler(UndoHandler(Arc::clone(sagas)), settings(UndoHandler::KIND, timeout))
+        .handler(UndoHandler(Arc::clone(sagas)), one)
         .handler(ResumeHandler(Arc::clone(sagas)), whole)
 }

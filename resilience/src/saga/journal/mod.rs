@@ -238,7 +238,7 @@ pub(super) fn go_back(
     )
     .bind::<SqlUuid, _>(id)
     .bind::<Text, _>(storable(reason.to_owned()))
-    .bind::<Nullable<Text>, _>(dependency)
+    .bind::<Nullable<Text>, _>(dependency.map(str::to_owned).map(storable))
     .execute(conn)
     .map(drop)
 }
@@ -253,7 +253,7 @@ pub(super) fn note(
     sql_query("UPDATE saga SET reason = $2, dependency = $3 WHERE id = $1")
         .bind::<SqlUuid, _>(id)
         .bind::<Text, _>(storable(reason.to_owned()))
-        .bind::<Nullable<Text>, _>(dependency)
+        .bind::<Nullable<Text>, _>(dependency.map(str::to_owned).map(storable))
         .execute(conn)
         .map(drop)
 }

@@ -21,9 +21,7 @@ use crate::saga::step::{Action, Failure};
 impl Run {
     /// The journal's entry of what the code is at, where there is one already: done is done.
     pub(super) fn next(&mut self, name: &str, role: Role) -> Result<Option<Entry>, Stop> {
-        if self.why.is_some() {
-            return Err(Stop(()));
-        }
+        self.may_go_on()?;
         if let Some(entry) = self.entries.get(self.at).cloned() {
             if entry.name != name || entry.role != role {
                 let (was, number) = (entry.name, entry.number);
@@ -46,18 +44,6 @@ impl Run {
         input: A::Input,
         role: Role,
     ) -> Result<A::Output, Stop> {
-        self.enter()?;
-        let acted = self.act_once(action, input, role).await;
-        self.under_way = false;
-        acted
-    }
-
-    async fn act_once<A: Action>(
-        &mut self,
-        action: &A,
-        input: A::Input,
-        role: Role,
-    ) -> Result<A::Output, Stop> {
         let found = self.next(A::NAME, role)?;
         let repeated = found.is_some();
         let input = match found {
@@ -70,6 +56,10 @@ impl Run {
             // As it was written down, whatever the code makes of it now.
             Some(entry) => serde_json::from_str(entry.input.get())
                 .map_err(|error| self.defect(&error.to_string()))?,
+            None if role == Role::Step && !self.shared.can_undo(self.kind, A::NAME) => {
+                let what = format!("{:?} isn't among its steps: nobody could undo it", A::NAME);
+                return Err(self.defect(&what));
+            }
             None => {
                 self.intend(A::NAME, &input, role).await?;
                 input
@@ -92,8 +82,13 @@ impl Run {
         let acting =
             Box::pin(tested(action, attempt, self.shared.wrong(A::NAME, role == Role::Step)));
         let result = self.while_ours(within(deadline, acting).instrument(span)).await?;
+        // Done, and nobody could go on from it.
+        let result = result.and_then(|output| match to_raw_value(&output) {
+            Ok(written) => Ok((output, written)),
+            Err(error) => Err(Failure::unknown(HandlerError::permanent(error.to_string()))),
+        });
         let (state, output) = match &result {
-            Ok(output) => (StepState::Done, to_raw_value(output).ok()),
+            Ok((_, written)) => (StepState::Done, Some(written.clone())),
             Err(failure) if failure.is_no(repeated) => (StepState::Refused, None),
             Err(_) => (StepState::Unknown, None),
         };
@@ -111,7 +106,7 @@ impl Run {
         self.entries[self.at].output.clone_from(&output);
         self.due = Some(StepEnd { number: step, state, output, error });
         match result {
-            Ok(output) => {
+            Ok((output, _)) => {
                 self.at += 1;
                 Ok(output)
             }
@@ -136,7 +131,7 @@ impl Run {
         role: Role,
     ) -> Result<(), Stop> {
         if !self.passed && self.deadline.is_some_and(Deadline::is_expired) {
-            return Err(self.abort(late()));
+            return Err(self.fail(late()));
         }
         if role == Role::Pivot {
             self.may_decide()?;
@@ -154,6 +149,7 @@ impl Run {
             output: None,
         };
         let (id, due, written) = (self.id, self.due.take(), entry.clone());
+        self.writing = true;
         let write = move |conn: &mut PgConnection| {
             if let Some(due) = &due {
                 journal::end_step(conn, id, due)?;
@@ -163,10 +159,12 @@ impl Run {
             }
             journal::intend(conn, id, &written)
         };
-        match self.begin.take() {
-            Some(begin) => self.open(begin, write).await?,
-            None => self.write(&[Stage::Running], write).await?,
-        }
+        let written = match self.begin.take() {
+            Some(begin) => self.open(begin, write).await,
+            None => self.write(&[Stage::Running], write).await,
+        };
+        self.writing = false;
+        written?;
         self.entries.push(entry);
         if role == Role::Pivot {
             self.forward = true;

@@ -102,6 +102,7 @@ pub(super) enum Ended<T> {
 #[derive(Debug)]
 pub(super) enum Unwritten {
     Known(Known),
+    OfAnotherKind,
     Database(DatabaseError),
 }
 
@@ -109,6 +110,7 @@ impl std::fmt::Display for Unwritten {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Known(_) => f.write_str("it was begun before"),
+            Self::OfAnotherKind => f.write_str("its id is that of a saga of another kind"),
             Self::Database(error) => error.fmt(f),
         }
     }
@@ -155,8 +157,9 @@ pub struct Run {
     deadline: Option<Deadline>,
     /// Until when the lease lasts at least, by this process's clock.
     until: Instant,
-    /// Something was begun. Should it not be waited for, nobody knows what is in the journal.
-    under_way: bool,
+    /// Something is being written. Should its code not wait for that, nobody knows what the journal
+    /// says.
+    writing: bool,
     why: Option<Why>,
 }
 
@@ -195,7 +198,7 @@ impl Run {
             number: 1,
             deadline,
             until: Instant::now(),
-            under_way: false,
+            writing: false,
             why: None,
         }
     }
@@ -225,7 +228,7 @@ impl Run {
             number,
             deadline: Some(deadline),
             until: deadline.moment().into(),
-            under_way: false,
+            writing: false,
             why: None,
         }
     }
@@ -241,10 +244,6 @@ impl Run {
     ///
     /// To be passed up.
     pub async fn step<S: Step>(&mut self, step: &S, input: S::Input) -> Result<S::Output, Stop> {
-        if !self.shared.can_undo(self.kind, S::NAME) {
-            let what = format!("{:?} isn't among its steps: nobody could undo it", S::NAME);
-            return Err(self.defect(&what));
-        }
         self.act(step, input, Role::Step).await
     }
 
@@ -294,6 +293,13 @@ impl Run {
     /// The saga must not be: it is taken back. Behind the pivot, where there is no way back, it is
     /// tried again from here.
     pub fn abort(&mut self, failure: Failure) -> Stop {
+        match self.may_go_on() {
+            Ok(()) => self.fail(failure),
+            Err(stop) => stop,
+        }
+    }
+
+    fn fail(&mut self, failure: Failure) -> Stop {
         self.stop(if self.passed || self.forward {
             Why::Beyond(failure)
         } else {
@@ -309,17 +315,6 @@ impl Run {
     ///
     /// To be passed up.
     pub async fn decide<T: Serialize + DeserializeOwned + Send + 'static>(
-        &mut self,
-        name: &'static str,
-        work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
-    ) -> Result<T, Stop> {
-        self.enter()?;
-        let decided = self.decide_once(name, work).await;
-        self.under_way = false;
-        decided
-    }
-
-    async fn decide_once<T: Serialize + DeserializeOwned + Send + 'static>(
         &mut self,
         name: &'static str,
         work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
@@ -368,19 +363,7 @@ impl Run {
         &mut self,
         work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
     ) -> Result<Committed<T>, Stop> {
-        self.enter()?;
-        let committed = self.commit_once(work).await;
-        self.under_way = false;
-        committed
-    }
-
-    async fn commit_once<T: Serialize + DeserializeOwned + Send + 'static>(
-        &mut self,
-        work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
-    ) -> Result<Committed<T>, Stop> {
-        if self.why.is_some() {
-            return Err(Stop(()));
-        }
+        self.may_go_on()?;
         if self.at < self.entries.len() {
             return Err(self.defect("it ends before what it had done already"));
         }
@@ -408,15 +391,12 @@ impl Run {
             let resumed = self.resumed;
             let took = || if resumed { Duration::ZERO } else { begun.elapsed() };
             let ran = AssertUnwindSafe(saga.run(&mut self, input)).catch_unwind().await;
+            let _ = self.may_go_on();
             let why = match ran {
                 Ok(Ok(Committed(output))) => {
                     tracing::info!("committed");
                     counts::ended(self.kind, Stage::Committed, took());
                     return Ended::Committed(output);
-                }
-                _ if self.under_way => {
-                    tracing::warn!("a saga has not waited for what it had begun");
-                    return Ended::Lost;
                 }
                 Ok(Err(Stop(()))) | Err(_) => self.why.take(),
             };
@@ -446,7 +426,7 @@ impl Run {
 
     fn defect(&mut self, what: &str) -> Stop {
         let reason = format!("the saga's code doesn't go with its journal: {what}");
-        self.abort(Failure::none(HandlerError::failed(reason)))
+        self.fail(Failure::none(HandlerError::failed(reason)))
     }
 
     fn stop(&mut self, why: Why) -> Stop {
@@ -460,13 +440,14 @@ impl Run {
         Stop(())
     }
 
-    /// Before anything is written. What was begun before, and not waited for, may be in the journal:
-    /// whoever takes over finds it there.
-    fn enter(&mut self) -> Result<(), Stop> {
-        if std::mem::replace(&mut self.under_way, true) {
+    /// Not when it was told to stop, and not when it didn't wait for a write of its own: whoever takes
+    /// over finds out what became of that.
+    fn may_go_on(&mut self) -> Result<(), Stop> {
+        if self.writing {
+            tracing::warn!("a saga has not waited for its journal");
             return Err(self.stop(Why::Lost));
         }
-        Ok(())
+        if self.why.is_some() { Err(Stop(())) } else { Ok(()) }
     }
 }
 

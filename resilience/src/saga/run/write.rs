@@ -52,7 +52,12 @@ impl Run {
                     known => known,
                 };
                 match known {
-                    Some(known) => return Ok(Err(known)),
+                    Some(known) => return Ok(Err(Unwritten::Known(known))),
+                    None if journal::lock(conn, id)?.is_some()
+                        && journal::find(conn, kind, id)?.is_none() =>
+                    {
+                        return Ok(Err(Unwritten::OfAnotherKind));
+                    }
                     // It has ended between the two statements: it isn't in the way any more.
                     None => drop(tries.next().ok_or(QueryError::NotFound)?),
                 }
@@ -70,7 +75,7 @@ impl Run {
                 tracing::debug!("begun");
                 return Ok(());
             }
-            Ok(Err(known)) => Unwritten::Known(known),
+            Ok(Err(unwritten)) => unwritten,
             Err(error) => Unwritten::Database(error),
         };
         Err(self.stop(Why::Unwritten(why)))
@@ -104,6 +109,18 @@ impl Run {
     /// Work of the caller's in the own database, with what the journal says of it: that the step of
     /// this number is done, or that the saga is committed.
     pub(super) async fn local<T: Serialize + DeserializeOwned + Send + 'static>(
+        &mut self,
+        step: Option<i32>,
+        work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
+        note: impl Fn(&mut PgConnection, &RawValue) -> Result<(), QueryError> + Send + Sync + 'static,
+    ) -> Result<(T, Box<RawValue>), Stop> {
+        self.writing = true;
+        let written = self.write_with(step, work, note).await;
+        self.writing = false;
+        written
+    }
+
+    async fn write_with<T: Serialize + DeserializeOwned + Send + 'static>(
         &mut self,
         step: Option<i32>,
         work: impl Fn(&mut PgConnection) -> Result<T, Local> + Send + Sync + 'static,
@@ -164,10 +181,10 @@ impl Run {
             match (written, failure) {
                 (Ok(Ok(Some(written))), _) => return Ok(written),
                 (Ok(Ok(None)), _) => return Err(self.stop(Why::Lost)),
-                (_, Some(Ok(failure))) => return Err(self.abort(failure)),
+                (_, Some(Ok(failure))) => return Err(self.fail(failure)),
                 (_, Some(Err(error))) if tries >= LOCAL_TRIES => {
                     let reason = format!("what is to be written with it failed: {error}");
-                    return Err(self.abort(Failure::none(HandlerError::failed(reason))));
+                    return Err(self.fail(Failure::none(HandlerError::failed(reason))));
                 }
                 (_, failure) => {
                     tries += u32::from(failure.is_some());
@@ -250,7 +267,7 @@ impl Run {
         if self.deadline.is_some_and(Deadline::is_expired)
             || !(self.watch.set(OPEN, DECIDED) || self.watch.is_decided())
         {
-            return Err(self.abort(late()));
+            return Err(self.fail(late()));
         }
         Ok(())
     }

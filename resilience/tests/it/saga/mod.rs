@@ -4,9 +4,11 @@
 //! saga over them ([`trip`]).
 //! [`worker`] is a process of its own that can be killed.
 
-mod attack;
+mod answers;
 mod course;
+mod courses;
 mod crashes;
+mod free;
 mod metrics;
 mod operators;
 mod races;

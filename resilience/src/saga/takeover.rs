@@ -73,7 +73,7 @@ pub(crate) async fn recover(
 ) {
     let mut tick = interval((shared.settings.lease / LOOKS_PER_LEASE).min(LONGEST_LOOK));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let mut looked = 0_u32;
+    let (mut looked, mut more) = (0_u32, false);
     loop {
         tokio::select! {
             biased;
@@ -84,25 +84,23 @@ pub(crate) async fn recover(
             tracing::warn!(taken, "interrupted sagas were taken over");
             shared.nudge();
         }
-        if looked.is_multiple_of(SWEEP) {
-            loop {
-                let deleted = shared
-                    .door
-                    .run(move |conn| journal::delete_ended(conn, retention, BATCH.into()));
-                match deleted.await {
-                    // There is more.
-                    Ok(rows) if rows >= usize::from(BATCH) && !stop.is_cancelled() => {}
-                    Ok(_) => break,
-                    Err(error) => {
-                        tracing::debug!(error = error.cause(), "the journal is out of reach");
-                        break;
-                    }
+        // Batch by batch: whoever waits for a take-over waits for no more than one.
+        if more || looked.is_multiple_of(SWEEP) {
+            let deleted =
+                shared.door.run(move |conn| journal::delete_ended(conn, retention, BATCH.into()));
+            more = match deleted.await {
+                Ok(rows) => rows >= usize::from(BATCH),
+                Err(error) => {
+                    tracing::debug!(error = error.cause(), "the journal is out of reach");
+                    false
                 }
-            }
-            #[cfg(feature = "metrics")]
-            if let Ok(snapshot) = shared.snapshot().await {
-                counts::publish(&snapshot);
-            }
+            };
+        }
+        #[cfg(feature = "metrics")]
+        if looked.is_multiple_of(SWEEP)
+            && let Ok(snapshot) = shared.snapshot().await
+        {
+            counts::publish(&snapshot);
         }
         looked = looked.wrapping_add(1);
     }

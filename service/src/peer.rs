@@ -13,6 +13,10 @@ use crate::failure::{Failure, code};
 /// Codes of a 503 that promise that nothing has happened.
 const NO_EFFECT: &[&str] = &[code::ROLLED_BACK, code::SHUTTING_DOWN];
 
+/// Codes of a 503 with which a service says that it takes back what it couldn't finish. Mostly for a
+/// system further down, which it names then; else for want of time.
+const WORKING: &[&str] = &[code::ROLLED_BACK, code::ROLLBACK_PENDING];
+
 /// How another service is called.
 ///
 /// | variable | default | meaning |
@@ -141,7 +145,8 @@ impl Peers {
             .timeout(timeout)
             .breaker(breaker)
             .final_codes(final_codes)
-            .no_effect_codes(NO_EFFECT);
+            .no_effect_codes(NO_EFFECT)
+            .working_codes(WORKING);
         Ok(client.build(&self.transport))
     }
 }

@@ -7,6 +7,7 @@ use url::Url;
 
 use super::classify::ByKind;
 use super::error::{CallError, Effect, ErrorKind};
+use super::meaning::Codes;
 use super::request::Request;
 use super::transport::Transport;
 use crate::breaker::Breaker;
@@ -46,8 +47,7 @@ pub(super) struct Inner {
     pub(super) clock: Arc<dyn Clock>,
     pub(super) classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     pub(super) timeout: Duration,
-    pub(super) final_codes: &'static [&'static str],
-    pub(super) no_effect_codes: &'static [&'static str],
+    pub(super) codes: Codes,
     pub(super) max_body: usize,
     pub(super) transport: Transport,
 }
@@ -65,8 +65,7 @@ impl Client {
             clock: Arc::new(SystemClock),
             classify: Box::new(ByKind),
             timeout: Duration::from_millis(500),
-            final_codes: &[],
-            no_effect_codes: &[],
+            codes: Codes::default(),
             max_body: 4 << 20,
         }
     }
@@ -133,8 +132,7 @@ pub struct ClientBuilder {
     clock: Arc<dyn Clock>,
     classify: Box<dyn Classify<ErrorKind> + Send + Sync>,
     timeout: Duration,
-    final_codes: &'static [&'static str],
-    no_effect_codes: &'static [&'static str],
+    codes: Codes,
     max_body: usize,
 }
 
@@ -183,13 +181,21 @@ impl ClientBuilder {
     /// The codes of a 4xx that are answers of the business, final ones. Any other 4xx is taken for
     /// somebody else's. The default is none.
     pub fn final_codes(mut self, codes: &'static [&'static str]) -> Self {
-        self.final_codes = codes;
+        self.codes.refused = codes;
         self
     }
 
     /// The codes of a 5xx that promise that nothing has happened. The default is none.
     pub fn no_effect_codes(mut self, codes: &'static [&'static str]) -> Self {
-        self.no_effect_codes = codes;
+        self.codes.no_effect = codes;
+        self
+    }
+
+    /// The codes of a 503 with which the service itself works: what it was asked for failed all the
+    /// same, for want of time perhaps, and is being taken back. They count as one that names a
+    /// system further down does: [`Downstream`](ErrorKind::Downstream). The default is none.
+    pub fn working_codes(mut self, codes: &'static [&'static str]) -> Self {
+        self.codes.working = codes;
         self
     }
 
@@ -223,8 +229,7 @@ impl ClientBuilder {
                 clock: self.clock,
                 classify: self.classify,
                 timeout: self.timeout,
-                final_codes: self.final_codes,
-                no_effect_codes: self.no_effect_codes,
+                codes: self.codes,
                 max_body: self.max_body,
                 transport: transport.clone(),
             }),

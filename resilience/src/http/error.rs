@@ -67,7 +67,8 @@ pub enum ErrorKind {
     Refused(Refusal),
     /// Not now: 401, 429, or an earlier request with the same idempotency key is still running.
     Busy(Refusal),
-    /// The service that was called is fine, but one further down failed it.
+    /// The service that was called is fine: one further down failed it, or it says so by one of the
+    /// client's [working codes](super::ClientBuilder::working_codes).
     Downstream(Refusal),
     /// The service that was called failed: a 5xx.
     Unavailable(Refusal),
@@ -264,6 +265,9 @@ impl fmt::Display for CallError {
                 write!(f, "{called} is busy: answered {}", refusal.status.as_u16())
             }
             ErrorKind::Downstream(_) => write!(f, "{} is unavailable", self.dependency()),
+            ErrorKind::Unavailable(refusal) if ran_out_of_time(refusal) => {
+                write!(f, "{called} was given too little time")
+            }
             ErrorKind::Unavailable(refusal) => {
                 write!(f, "{called} is unavailable: answered {}", refusal.status.as_u16())
             }

@@ -86,7 +86,7 @@ impl Exchange {
         let mut answer = client.transport.send(self.outgoing(limit)).await?;
         let status = answer.status();
         if status != self.expected {
-            return Err(meaning::refusal(answer, client.final_codes, client.max_body).await);
+            return Err(meaning::refusal(answer, client.codes, client.max_body).await);
         }
         let headers = answer.headers().clone();
         if self.wanted == Wanted::Json && !meaning::is_json(&headers) {
@@ -164,7 +164,7 @@ impl<'a> Running<'a> {
     fn end<R>(mut self, result: Result<R, ErrorKind>) -> Result<R, Fault> {
         self.ended = true;
         let result = result.map_err(|kind| {
-            let effect = kind.effect(self.accepted, self.client.no_effect_codes);
+            let effect = kind.effect(self.accepted, self.client.codes.no_effect);
             Fault { kind, effect }
         });
         self.record(match self.client.verdict(&result) {

@@ -18,12 +18,19 @@ const MAX_ERROR_BODY: usize = 64 << 10;
 /// The most characters of somebody else's message that are passed on.
 const MAX_MESSAGE: usize = 1024;
 
+/// The codes of error bodies that a client knows.
+#[derive(Clone, Copy, Default)]
+pub(super) struct Codes {
+    /// Of a 4xx: answers of the business.
+    pub(super) refused: &'static [&'static str],
+    /// Of a 5xx: nothing has happened.
+    pub(super) no_effect: &'static [&'static str],
+    /// Of a 503: the service itself works.
+    pub(super) working: &'static [&'static str],
+}
+
 /// What an answer without the expected status means.
-pub(super) async fn refusal(
-    mut answer: Answer,
-    final_codes: &[&str],
-    max_body: usize,
-) -> ErrorKind {
+pub(super) async fn refusal(mut answer: Answer, known: Codes, max_body: usize) -> ErrorKind {
     let status = answer.status();
     if !status.is_client_error() && !status.is_server_error() {
         tracing::debug!(%status, "an unexpected status");
@@ -36,18 +43,19 @@ pub(super) async fn refusal(
         Err(_) => None,
     };
     let refusal = read(status, answer.headers(), body.as_deref().unwrap_or_default());
-    meaning(refusal, final_codes)
+    meaning(refusal, known)
 }
 
 fn is_busy(status: StatusCode) -> bool {
     status == StatusCode::UNAUTHORIZED || status == StatusCode::TOO_MANY_REQUESTS
 }
 
-fn meaning(refusal: Refusal, final_codes: &[&str]) -> ErrorKind {
+fn meaning(refusal: Refusal, known: Codes) -> ErrorKind {
     let Refusal { status, ref code, ref dependency, .. } = refusal;
+    let is_in = |codes: &[&str]| code.as_deref().is_some_and(|code| codes.contains(&code));
     if status.is_server_error() {
-        let downstream = status == StatusCode::SERVICE_UNAVAILABLE && dependency.is_some();
-        return if downstream {
+        let works = dependency.is_some() || is_in(known.working);
+        return if works && status == StatusCode::SERVICE_UNAVAILABLE {
             ErrorKind::Downstream(refusal)
         } else {
             ErrorKind::Unavailable(refusal)
@@ -56,7 +64,7 @@ fn meaning(refusal: Refusal, final_codes: &[&str]) -> ErrorKind {
     match code.as_deref() {
         _ if is_busy(status) => ErrorKind::Busy(refusal),
         Some(IDEMPOTENCY_IN_PROGRESS) if status == StatusCode::CONFLICT => ErrorKind::Busy(refusal),
-        Some(code) if final_codes.contains(&code) => ErrorKind::Refused(refusal),
+        Some(_) if is_in(known.refused) => ErrorKind::Refused(refusal),
         code => {
             // Not one of the service's own answers: something in between, or another service.
             tracing::debug!(%status, code, "a 4xx that isn't a final answer");

@@ -206,12 +206,31 @@ async fn a_no_effect_code_says_that_nothing_happened() {
 }
 
 #[tokio::test]
+async fn a_503_with_a_working_code_is_not_the_fault_of_the_hop() {
+    let cases = [(503, "rolled_back", State::Closed), (500, "rolled_back", State::Open)];
+    for (status, code, state) in cases {
+        let server = Server::always(error_answer(status, &[], code)).await;
+        let client = client(&server.url);
+        for _ in 0..5 {
+            let error = client.get("/").fetch::<Value>(&cx()).await.expect_err("it failed");
+            if state == State::Closed {
+                assert!(matches!(error.kind(), ErrorKind::Downstream(_)), "{error:?}");
+                assert_eq!(error.dependency(), "billing");
+                assert_eq!(error.to_string(), "says rolled_back");
+            }
+        }
+        assert_eq!(client.breaker().state(), state);
+    }
+}
+
+#[tokio::test]
 async fn deadline_exceeded_is_ignored() {
     let server = Server::always(error_answer(503, &[], "deadline_exceeded")).await;
     let client = client(&server.url);
     for _ in 0..5 {
         let error = client.get("/").fetch::<Value>(&cx()).await.expect_err("503");
         assert!(matches!(error.kind(), ErrorKind::Unavailable(_)), "{error:?}");
+        assert_eq!(error.to_string(), "billing was given too little time");
     }
     assert_eq!(client.breaker().state(), State::Closed);
 }

@@ -36,6 +36,7 @@ fn client(base: &Url) -> Client {
     Client::builder("billing", base.clone())
         .final_codes(&["not_found", "sold_out"])
         .no_effect_codes(&["rolled_back"])
+        .working_codes(&["rolled_back"])
         .build(&transport())
 }
 

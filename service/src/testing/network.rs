@@ -26,6 +26,12 @@ pub const ENDING: Act = answer(
     r#"{"message": "about to end", "code": "shutting_down", "requestId": "x"}"#,
 );
 
+/// What was begun is being taken back, and no system is to blame for that.
+pub const TAKEN_BACK: Act = answer(
+    "503 Service Unavailable\r\nContent-Type: application/json\r\nRetry-After: 1",
+    r#"{"message": "there was no time left", "code": "rollback_pending", "requestId": "x"}"#,
+);
+
 /// A refusal that is final: whoever is asked would say the same again.
 pub const REFUSAL: Act = answer(
     "400 Bad Request\r\nContent-Type: application/json",

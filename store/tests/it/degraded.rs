@@ -3,7 +3,7 @@
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use service::testing::network::{Act, DEFECT, RUBBISH};
+use service::testing::network::{Act, DEFECT, RUBBISH, TAKEN_BACK};
 use service::testing::{assert_envelope, operator, until};
 
 use crate::systems::Party;
@@ -280,4 +280,25 @@ async fn without_time_nothing_is_begun() {
         assert_eq!(late.header("x-failed-dependency"), None);
     }
     assert_eq!(world.asked(), asked);
+}
+
+#[tokio::test]
+async fn order_that_takes_back_for_want_of_time_opens_no_breaker() {
+    let world = World::start().await;
+    let order = world.bought().await;
+    for method in ["POST", "DELETE"] {
+        world.behind.order.proxy.on(method, TAKEN_BACK);
+    }
+    for _ in 0..5 {
+        let refund = world.refund(order).send().await;
+        // It waits that long for the purchase to be undone.
+        let purchase = world.purchase().header("X-Request-Timeout", "500").send().await;
+        for late in [refund, purchase] {
+            assert_envelope(&late, 503, "rollback_pending");
+            assert_eq!(late.json()["message"], "there was no time left");
+        }
+    }
+    for (name, state) in world.breakers(&world.client).await {
+        assert_eq!(state, "closed", "{name}");
+    }
 }

@@ -26,7 +26,7 @@ struct Unreliable {
     pool: Connections,
     /// The next answer is lost: what was asked is committed.
     loses: Arc<AtomicBool>,
-    /// The answer is late to whoever has begun a call.
+    /// So long, nobody who has begun a call gets an answer.
     late: Arc<AtomicBool>,
 }
 
@@ -38,8 +38,9 @@ impl Database for Unreliable {
         async move {
             let answer = worked.await;
             if late.load(Ordering::SeqCst) && begun(&pool) > 0 {
-                late.store(false, Ordering::SeqCst);
-                sleep(Duration::from_millis(700)).await;
+                while late.load(Ordering::SeqCst) {
+                    sleep(Duration::from_millis(10)).await;
+                }
             }
             if loses { Err(DatabaseError::new("the connection is gone")) } else { answer }
         }
@@ -54,7 +55,7 @@ fn begun(pool: &Connections) -> i64 {
         .unwrap()
 }
 
-/// With whether it loses the next answer, and whether one is late.
+/// With whether it loses the next answer, and whether those to who has begun a call are late.
 fn unreliable(
     ledger: &Ledger,
     handler: Job,
@@ -75,7 +76,12 @@ async fn a_call_whose_claim_is_under_way_at_the_shutdown_is_carried_out_or_given
     ledger.defer(&job(&Value::Null));
     running.deferred.nudge();
     ledger.until("state = 'running'", 1).await;
-    running.stop().await;
+    let answered = async {
+        // By then the shutdown is under way.
+        sleep(Duration::from_millis(500)).await;
+        late.store(false, Ordering::SeqCst);
+    };
+    tokio::join!(running.stop(), answered);
     assert_eq!(ledger.count("state = 'running'"), 0, "it waits for the end of a lease");
     assert_eq!(ledger.count("state = 'done' OR (state = 'pending' AND strikes = 0)"), 1);
 }

@@ -7,6 +7,7 @@ use std::time::Duration;
 use diesel::{Connection as _, QueryResult};
 use resilience::deferred::{Attempt, Deferral, Deferred, Handler, HandlerError, Stage, defer};
 use serde_json::{Value, json};
+use tokio::sync::watch;
 use uuid::Uuid;
 
 use super::bed::{Job, Ledger, Running, Tally, job, quick};
@@ -301,22 +302,32 @@ async fn what_nobody_handles_here_stays_for_whoever_does() {
 #[tokio::test]
 async fn a_shutdown_waits_for_what_runs_and_gives_the_rest_back() {
     let ledger = Ledger::new();
+    let (open, waits) = watch::channel(false);
     let handler = || {
-        Job::new(async |attempt: Attempt<Value>| {
-            if attempt.payload == json!("endless") && attempt.number == 1 {
-                std::future::pending::<()>().await;
+        let waits = waits.clone();
+        Job::new(move |attempt: Attempt<Value>| {
+            let mut waits = waits.clone();
+            async move {
+                if attempt.payload == json!("endless") && attempt.number == 1 {
+                    std::future::pending::<()>().await;
+                }
+                waits.wait_for(|open| *open).await.unwrap();
+                Ok(Value::Null)
             }
-            tokio::time::sleep(Duration::from_millis(200)).await;
-            Ok(Value::Null)
         })
     };
-    let builder = Deferred::builder(ledger.pool.clone()).drain(Duration::from_millis(600));
+    let builder = Deferred::builder(ledger.pool.clone()).drain(Duration::from_secs(3));
     let running = Running::start(builder.handler(handler(), quick()).build().unwrap());
     let [short, endless] = ["short", "endless"].map(|what| job(&json!(what)));
     ledger.defer_all([&short, &endless]);
     ledger.until("state = 'running'", 2).await;
     let deferred = running.deferred.clone();
-    running.stop().await;
+    let ends = async {
+        // By then the shutdown is under way.
+        tokio::time::sleep(Duration::from_millis(300)).await;
+        open.send_replace(true);
+    };
+    tokio::join!(running.stop(), ends);
     assert_eq!(deferred.get(short.id()).await.unwrap().unwrap().stage, Stage::Done);
     let given_back = deferred.get(endless.id()).await.unwrap().unwrap();
     assert_eq!((given_back.stage, given_back.strikes), (Stage::Pending, 0));

@@ -9,7 +9,7 @@ use service::testing::{Call, Response, assert_envelope, until};
 use uuid::Uuid;
 
 use crate::world::shop::{Promise as _, element, prompt};
-use crate::world::{Part, RECOVERY, World};
+use crate::world::{PATIENCE, Part, World};
 
 /// Failures that open a breaker.
 pub(crate) const ENOUGH: usize = 3;
@@ -256,7 +256,7 @@ async fn claim_chain_broken_at_its_end_opens_the_last_breaker_alone() {
         for _ in 0..10 {
             prompt(world.claim(order)).await.queued(order);
         }
-        until(RECOVERY, "the breaker before it opens", async || {
+        until(PATIENCE, "the breaker before it opens", async || {
             let state = world.breaker(Part::Warehouse, Part::Warranty).await;
             (state == "open").then_some(())
         })

@@ -24,7 +24,8 @@ async fn two_replicas_sell_claim_and_refund() {
 
 #[tokio::test]
 async fn two_replicas_sell_ten_items_ten_times() {
-    forty_purchases_of_ten_items(&two_of_each().await).await;
+    let world = World::plan().replicas(2).patient().start().await;
+    forty_purchases_of_ten_items(&world).await;
 }
 
 #[tokio::test]

@@ -10,6 +10,7 @@ mod faults;
 mod footprint;
 mod keys;
 mod launcher;
+mod locked;
 mod lost_replies;
 mod operator;
 mod outage;

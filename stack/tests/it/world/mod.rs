@@ -37,6 +37,10 @@ pub(crate) const RECOVERY: Duration = Duration::from_secs(7);
 static ROOM: Semaphore = Semaphore::const_new(PROCESSES as usize);
 const PROCESSES: u32 = 16;
 
+/// What a [locked](Plan::locked) world takes.
+pub(crate) const SERVICE_TOKEN: &str = "service-service-service-service-geheim";
+pub(crate) const MANAGEMENT_TOKEN: &str = "management-management-management-geheim";
+
 /// Bounds the wait for a request that is on its way.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -120,6 +124,12 @@ impl Plan {
     pub(crate) fn variable(mut self, name: &str, value: &str) -> Self {
         self.variables.push((name.to_owned(), value.to_owned()));
         self
+    }
+
+    /// Services and operators need these tokens.
+    pub(crate) fn locked(self) -> Self {
+        self.variable("SERVICE_TOKENS", SERVICE_TOKEN)
+            .variable("MANAGEMENT_TOKENS", MANAGEMENT_TOKEN)
     }
 
     /// Breakers that wait for less: for tests in which that time is no promise.

@@ -8,7 +8,8 @@ use axum::Json;
 use axum::Router;
 use axum::response::IntoResponse;
 use axum::routing::get;
-use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use resilience::registry::Registry;
 use serde_json::{Value, json};
@@ -31,7 +32,8 @@ fn identity(variable: &str, value: &str) -> Identity {
     let mut reader = Reader::from_variables(owned).unwrap();
     let config = IdentityConfig::read(&mut reader);
     let config = reader.finish(config).unwrap();
-    Identity::new(&config, &Peers::new(Registry::new(), None).unwrap()).unwrap()
+    let own = HeaderValue::from_static("Bearer of-services-alone");
+    Identity::new(&config, &Peers::new(Registry::new(), Some(own)).unwrap()).unwrap()
 }
 
 fn by_secret() -> Identity {
@@ -175,7 +177,8 @@ impl Publisher {
     async fn new(keys: Option<Value>) -> Self {
         let (keys, asked) = (watch::Sender::new(keys), Arc::new(AtomicUsize::new(0)));
         let (shown, count) = (keys.subscribe(), Arc::clone(&asked));
-        let answer = async move || {
+        let answer = async move |headers: HeaderMap| {
+            assert!(!headers.contains_key(AUTHORIZATION), "it is none of ours");
             count.fetch_add(1, Ordering::Relaxed);
             match shown.borrow().clone() {
                 Some(keys) => Json(keys).into_response(),

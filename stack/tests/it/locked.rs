@@ -1,5 +1,8 @@
 //! Services and operators need tokens: nobody else gets anywhere, and everything else is as it was.
 
+use std::fs;
+use std::path::Path;
+
 use futures_util::future::join_all;
 use serde_json::json;
 use service::testing::jwt::{SigningKey, claims};
@@ -196,7 +199,7 @@ async fn a_refusal_is_seen_by_who_writes_before_reading() {
 
 #[tokio::test]
 async fn everything_a_user_does_works_in_a_locked_store() {
-    purchase_list_claim_and_refund(&World::plan().locked().start().await).await;
+    purchase_list_claim_and_refund(&World::plan().locked().patient().start().await).await;
 }
 
 #[tokio::test]
@@ -258,7 +261,7 @@ async fn restart_with(world: &World, part: Part, service: &str, management: &str
 async fn tokens_are_rotated_one_service_after_the_other_and_no_request_fails() {
     const NEW: &str = "another-service-token-that-is-as-long";
     const NEW_MANAGEMENT: &str = "another-management-token-that-is-as-long";
-    let world = World::plan().locked().start().await;
+    let world = World::plan().locked().patient().start().await;
     let kept = [(SERVICE_TOKEN, NEW), (MANAGEMENT_TOKEN, NEW_MANAGEMENT)];
     let both = kept.map(|(old, new)| format!("{old},{new}"));
     let swapped = kept.map(|(old, new)| format!("{new},{old}"));
@@ -338,6 +341,33 @@ fn a_service_that_others_can_reach_does_not_start_without_tokens() {
         warned && said.contains("WARN") && said.contains("ALLOW_OPEN: others can connect"),
         "{said}"
     );
+}
+
+/// What [SECURITY.md](../../../SECURITY.md) promises, it promises by these.
+#[test]
+fn each_test_that_the_threat_model_names_is_there() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
+    let mut sources = String::new();
+    let mut folders: Vec<_> =
+        ["resilience", "service", "stack", "store"].map(|name| root.join(name)).into();
+    while let Some(folder) = folders.pop() {
+        for entry in fs::read_dir(folder).unwrap().map(Result::unwrap) {
+            let path = entry.path();
+            if path.is_dir() {
+                folders.push(path);
+            } else if path.extension().is_some_and(|ending| ending == "rs") {
+                sources += &fs::read_to_string(path).unwrap();
+            }
+        }
+    }
+    let text = fs::read_to_string(root.join("SECURITY.md")).unwrap();
+    let named: Vec<_> = text.split('`').skip(1).step_by(2).collect();
+    let tests = |name: &&&str| name.matches('_').count() >= 3 && !name.contains([' ', '/', '{']);
+    let tests: Vec<_> = named.iter().filter(tests).collect();
+    assert!(tests.len() > 25, "{tests:?}");
+    for name in tests {
+        assert!(sources.contains(&format!("fn {name}(")), "SECURITY.md names {name}");
+    }
 }
 
 /// All that was answered.

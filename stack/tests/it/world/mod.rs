@@ -137,6 +137,18 @@ impl Plan {
         self.variable("BREAKER_OPEN_MS", "1000")
     }
 
+    /// Times that a crowded machine keeps: for tests in which no time is a promise.
+    pub(crate) fn patient(self) -> Self {
+        let times = [
+            ("DB_TIMEOUT_MS", "15000"),
+            ("REQUEST_BUDGET_MS", "20000"),
+            ("ORDER_WRITE_TIMEOUT_MS", "18000"),
+        ];
+        let reads = ["ORDER", "WAREHOUSE", "WARRANTY"].map(|name| format!("{name}_TIMEOUT_MS"));
+        let plan = times.iter().fold(self, |plan, (name, value)| plan.variable(name, value));
+        reads.iter().fold(plan, |plan, name| plan.variable(name, "8000"))
+    }
+
     /// On a PostgreSQL that the test may stop, kill and freeze.
     pub(crate) fn own_postgres(mut self) -> Self {
         self.own_postgres = true;

@@ -330,7 +330,7 @@ fn a_service_that_others_can_reach_does_not_start_without_tokens() {
     }
     let log = tempfile::NamedTempFile::new().unwrap();
     let mut open = start(&[("ALLOW_OPEN", "1")]).stderr(log.reopen().unwrap()).spawn().unwrap();
-    let said = || std::fs::read_to_string(log.path()).unwrap();
+    let said = || fs::read_to_string(log.path()).unwrap();
     let warned = backing::process::wait_until(std::time::Duration::from_secs(20), || {
         said().contains("listening")
     });

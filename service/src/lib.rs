@@ -30,6 +30,8 @@
 pub mod access;
 pub mod answer;
 pub mod boot;
+#[cfg(test)]
+mod chance;
 pub mod cli;
 pub mod config;
 pub mod db;

@@ -41,6 +41,7 @@ mod tests {
 
     use super::super::secret::Tokens;
     use super::*;
+    use crate::chance::cases;
 
     const TOKEN: &str = "0123456789abcdef0123456789abcdef";
 
@@ -71,7 +72,7 @@ mod tests {
     }
 
     proptest! {
-        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(2_000) })]
+        #![proptest_config(cases(2_000))]
 
         #[test]
         fn no_bytes_but_the_token_are_accepted(

@@ -14,14 +14,26 @@ use url::Url;
 
 use super::crypto;
 
-/// Between one fetch and the next, while nothing is amiss.
-const REFRESH: Duration = Duration::from_mins(5);
+/// How long it is from one fetch to the next.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Pace {
+    /// While nothing is amiss.
+    pub(super) refresh: Duration,
+    /// After one that failed.
+    pub(super) retry: Duration,
+    /// At least, where a token names a key that isn't known: anybody can make one.
+    pub(super) pause: Duration,
+}
 
-/// The same after one that failed.
-const RETRY: Duration = Duration::from_secs(2);
-
-/// The same where a token names a key that isn't known: anybody can make one.
-const PAUSE: Duration = Duration::from_secs(10);
+impl Default for Pace {
+    fn default() -> Self {
+        Self {
+            refresh: Duration::from_mins(5),
+            retry: Duration::from_secs(2),
+            pause: Duration::from_secs(10),
+        }
+    }
+}
 
 /// How long a request waits for a fetch that may bring its key.
 const PATIENCE: Duration = Duration::from_millis(400);
@@ -56,6 +68,7 @@ pub(super) enum Found {
 pub(super) struct Jwks {
     seen: watch::Receiver<Seen>,
     wake: Arc<Notify>,
+    pause: Duration,
 }
 
 #[derive(Clone, Debug, Default)]
@@ -68,17 +81,17 @@ struct Seen {
 
 impl Jwks {
     /// Fetches for as long as somebody holds it.
-    pub(super) fn follow(client: Client, address: Url) -> Self {
+    pub(super) fn follow(client: Client, address: Url, pace: Pace) -> Self {
         let (sender, seen) = watch::channel(Seen::default());
         let wake = Arc::new(Notify::new());
         let woken = Arc::clone(&wake);
         tokio::spawn(async move {
             tokio::select! {
-                () = fetch_on(&client, &address, &sender, &woken) => {}
+                () = fetch_on(&client, &address, pace, &sender, &woken) => {}
                 () = sender.closed() => {}
             }
         });
-        Self { seen, wake }
+        Self { seen, wake, pause: pace.pause }
     }
 
     /// The key of this id, or the only one where a token names none.
@@ -88,7 +101,7 @@ impl Jwks {
             let now = seen.borrow_and_update();
             (look_up(now.keys.as_deref(), id), now.last)
         };
-        let fetched = last.is_some_and(|last| last.elapsed() < PAUSE);
+        let fetched = last.is_some_and(|last| last.elapsed() < self.pause);
         if fetched || matches!(found, Found::Key(_)) {
             return found;
         }
@@ -98,21 +111,27 @@ impl Jwks {
     }
 }
 
-async fn fetch_on(client: &Client, address: &Url, seen: &watch::Sender<Seen>, woken: &Notify) {
+async fn fetch_on(
+    client: &Client,
+    address: &Url,
+    pace: Pace,
+    seen: &watch::Sender<Seen>,
+    woken: &Notify,
+) {
     loop {
         let fetched = fetch(client, address).await;
-        let mut next = REFRESH;
+        let mut next = pace.refresh;
         seen.send_modify(|seen| {
             seen.last = Some(Instant::now());
             match fetched {
                 Ok(keys) if !keys.0.is_empty() => seen.keys = Some(Arc::new(keys)),
                 Ok(_) => {
                     tracing::warn!("the set of keys at USER_JWKS_URL has none that can be used");
-                    next = RETRY;
+                    next = pace.retry;
                 }
                 Err(error) => {
                     tracing::warn!(%error, "the keys at USER_JWKS_URL can't be fetched");
-                    next = RETRY;
+                    next = pace.retry;
                 }
             }
         });
@@ -120,7 +139,7 @@ async fn fetch_on(client: &Client, address: &Url, seen: &watch::Sender<Seen>, wo
         // Whoever has not seen that fetch yet may ask for it once more.
         let asked_for = async {
             woken.notified().await;
-            while ended.elapsed() < PAUSE {
+            while ended.elapsed() < pace.pause {
                 woken.notified().await;
             }
         };

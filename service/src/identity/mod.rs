@@ -28,7 +28,7 @@ use crate::failure::{Failure, Result, code};
 use crate::peer::{PeerConfig, Peers};
 pub use config::IdentityConfig;
 use config::KeySource;
-use jwks::{Found, Jwks};
+use jwks::{Found, Jwks, Pace};
 
 /// Seconds by which clocks may differ.
 pub const LEEWAY: u64 = 30;
@@ -82,12 +82,16 @@ struct Claims {
 impl Identity {
     /// Begins to fetch the keys, where they are published. In a runtime.
     pub(crate) fn new(config: &IdentityConfig, peers: &Peers) -> Result<Self, RegistryFull> {
+        Self::paced(config, peers, Pace::default())
+    }
+
+    fn paced(config: &IdentityConfig, peers: &Peers, pace: Pace) -> Result<Self, RegistryFull> {
         crypto::install();
         let keys = match &config.keys {
             KeySource::Secret(secret) => Keys::Secret(DecodingKey::from_secret(secret.as_bytes())),
             KeySource::Jwks(address) => {
-                let client = peers.stranger(&publisher(address.clone()))?;
-                Keys::Published(Jwks::follow(client, address.clone()))
+                let client = peers.stranger(&publisher(address.clone(), pace))?;
+                Keys::Published(Jwks::follow(client, address.clone(), pace))
             }
         };
         Ok(Self { keys, issuer: config.issuer.clone(), audience: config.audience.clone() })
@@ -140,7 +144,7 @@ impl Identity {
     }
 }
 
-fn publisher(mut address: Url) -> PeerConfig {
+fn publisher(mut address: Url, pace: Pace) -> PeerConfig {
     // The client adds the path.
     address.set_path("");
     address.set_query(None);
@@ -150,7 +154,7 @@ fn publisher(mut address: Url) -> PeerConfig {
         url: address,
         timeout: FETCH_TIME,
         failures: 3,
-        open_for: Duration::from_secs(6),
+        open_for: pace.retry * 3,
     }
 }
 

@@ -16,6 +16,7 @@ use serde_json::{Value, json};
 use tokio::sync::watch;
 
 use super::*;
+use crate::chance::cases;
 use crate::config::Reader;
 use crate::testing::jwt::{SigningKey, base64, claims, unsigned};
 use crate::testing::until;
@@ -26,6 +27,10 @@ const AUDIENCE: &str = "store";
 const USER: &str = "6d2cb5a0-943c-4b96-9aa6-89eac7bdfd2b";
 
 fn identity(variable: &str, value: &str) -> Identity {
+    paced(variable, value, Pace::default())
+}
+
+fn paced(variable: &str, value: &str, pace: Pace) -> Identity {
     let variables =
         [(variable, value), ("USER_JWT_ISSUER", ISSUER), ("USER_JWT_AUDIENCE", AUDIENCE)];
     let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -33,7 +38,7 @@ fn identity(variable: &str, value: &str) -> Identity {
     let config = IdentityConfig::read(&mut reader);
     let config = reader.finish(config).unwrap();
     let own = HeaderValue::from_static("Bearer of-services-alone");
-    Identity::new(&config, &Peers::new(Registry::new(), Some(own)).unwrap()).unwrap()
+    Identity::paced(&config, &Peers::new(Registry::new(), Some(own)).unwrap(), pace).unwrap()
 }
 
 fn by_secret() -> Identity {
@@ -251,14 +256,48 @@ async fn without_keys_nobody_is_refused_or_let_in_and_503_says_who_is_to_blame()
         identity.verify(Bearer::Presented(&token)).await.ok()
     })
     .await;
+}
 
-    // Away again, and empty: what was known stays known.
-    publisher.keys.send_replace(Some(json!({"keys": []})));
-    assert!(identity.verify(Bearer::Presented(&token)).await.is_ok());
+#[tokio::test]
+async fn known_keys_stay_while_there_are_no_new_ones_and_go_when_there_are() {
+    const OFTEN: Duration = Duration::from_millis(5);
+    let (old, new) = (SigningKey::ec(), SigningKey::rsa(2048));
+    let publisher = Publisher::new(Some(json!({"keys": [old.jwk("old")]}))).await;
+    let pace = Pace { refresh: OFTEN, retry: OFTEN, pause: Duration::ZERO };
+    let identity = paced("USER_JWKS_URL", &publisher.url, pace);
+    let [by_old, by_new] = [old.sign(Some("old"), &valid()), new.sign(Some("new"), &valid())];
+    let is_taken = async |token: &str| identity.verify(Bearer::Presented(token)).await.is_ok();
+    assert!(is_taken(&by_old).await && !is_taken(&by_new).await);
+    for useless in [Some(json!({"keys": []})), Some(json!([])), Some(json!({"keys": [7]})), None] {
+        publisher.keys.send_replace(useless);
+        let asked = publisher.asked();
+        until(Duration::from_secs(20), "it has seen that", async || {
+            (publisher.asked() >= asked + 3).then_some(())
+        })
+        .await;
+        assert!(is_taken(&by_old).await);
+    }
+    publisher.keys.send_replace(Some(json!({"keys": [new.jwk("new")]})));
+    until(Duration::from_secs(20), "the new key", async || is_taken(&by_new).await.then_some(())).await;
+    assert!(!is_taken(&by_old).await, "it was taken away");
+}
+
+#[tokio::test]
+async fn a_key_that_is_not_known_yet_is_asked_for_at_once() {
+    let (old, new) = (SigningKey::ec(), SigningKey::ec());
+    let publisher = Publisher::new(Some(json!({"keys": [old.jwk("old")]}))).await;
+    let pace = Pace { pause: Duration::ZERO, ..Pace::default() };
+    let identity = paced("USER_JWKS_URL", &publisher.url, pace);
+    let by_old = old.sign(Some("old"), &valid());
+    assert!(identity.verify(Bearer::Presented(&by_old)).await.is_ok());
+    publisher.keys.send_replace(Some(json!({"keys": [old.jwk("old"), new.jwk("new")]})));
+    let by_new = new.sign(Some("new"), &valid());
+    assert!(identity.verify(Bearer::Presented(&by_new)).await.is_ok());
+    assert_eq!(publisher.asked(), 2);
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::with_cases(1_000) })]
+    #![proptest_config(cases(1_000))]
 
     #[test]
     fn no_other_bytes_are_a_token(

@@ -278,7 +278,8 @@ async fn known_keys_stay_while_there_are_no_new_ones_and_go_when_there_are() {
         assert!(is_taken(&by_old).await);
     }
     publisher.keys.send_replace(Some(json!({"keys": [new.jwk("new")]})));
-    until(Duration::from_secs(20), "the new key", async || is_taken(&by_new).await.then_some(())).await;
+    until(Duration::from_secs(20), "the new key", async || is_taken(&by_new).await.then_some(()))
+        .await;
     assert!(!is_taken(&by_old).await, "it was taken away");
 }
 

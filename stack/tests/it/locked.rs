@@ -1,13 +1,15 @@
 //! Services and operators need tokens: nobody else gets anywhere, and everything else is as it was.
 
-use std::fs;
 use std::path::Path;
+use std::{fs, io};
 
 use futures_util::future::join_all;
 use serde_json::json;
 use service::testing::jwt::{SigningKey, claims};
 use service::testing::network::Act;
-use service::testing::{Call, Client, Response, assert_envelope};
+use service::testing::{Call, Client, Response, assert_envelope, until};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
 use uuid::Uuid;
 
 use crate::purchase::purchase_list_claim_and_refund;
@@ -195,6 +197,47 @@ async fn a_refusal_is_seen_by_who_writes_before_reading() {
             assert_envelope(&call.send().await, 401, "unauthorized");
         }
     }
+}
+
+/// One request on a connection that goes on, in two pieces, the second once the first was refused.
+/// Whether the connection still is any good for another one.
+async fn goes_on_after_a_refusal(world: &World) -> io::Result<bool> {
+    let (client, size) = (world.client(Part::Warehouse), 64 * 1024);
+    let operator = client.with_token(MANAGEMENT_TOKEN);
+    let refused = async || {
+        operator.metric("access_tokens_total", &[("kind", "service"), ("token", "none")]).await
+    };
+    let before = refused().await;
+    let url = world.replica(Part::Warehouse, 0).url();
+    let mut stream = TcpStream::connect(url.trim_start_matches("http://")).await?;
+    let head = |size| {
+        format!("POST /api/v1/warehouse HTTP/1.1\r\nHost: x\r\nContent-Length: {size}\r\n\r\n")
+    };
+    stream.write_all(head(size).as_bytes()).await?;
+    until(RECOVERY, "it is refused", async || (refused().await > before).then_some(())).await;
+    stream.write_all(&vec![b' '; size]).await?;
+    stream.write_all(head(0).as_bytes()).await?;
+    let mut answers = String::new();
+    let mut piece = [0; 4096];
+    while answers.matches("HTTP/1.1 401 ").count() < 2 {
+        match stream.read(&mut piece).await? {
+            0 => return Ok(false),
+            read => answers += &String::from_utf8_lossy(&piece[..read]),
+        }
+    }
+    Ok(true)
+}
+
+#[tokio::test]
+async fn what_comes_with_a_refused_request_is_read_so_that_its_connection_goes_on() {
+    let world = World::plan().locked().start().await;
+    // It waits for a second: on a crowded machine that may be over.
+    for _ in 0..5 {
+        if goes_on_after_a_refusal(&world).await.is_ok_and(|goes_on| goes_on) {
+            return;
+        }
+    }
+    panic!("the connection is closed while its client writes");
 }
 
 #[tokio::test]

@@ -41,6 +41,7 @@ pub(super) fn is_usable(algorithm: Algorithm, key: &DecodingKey) -> bool {
     Key::read(algorithm, key).is_ok()
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "the type of the provider's field")]
 fn verifier(algorithm: &Algorithm, key: &DecodingKey) -> Result<Box<dyn JwtVerifier>, Error> {
     let key = Key::read(*algorithm, key)?;
     Ok(Box::new(Check { algorithm: *algorithm, key }))

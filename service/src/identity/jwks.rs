@@ -47,7 +47,7 @@ const MOST_KEYS: usize = 64;
 pub(super) struct Key {
     id: Option<String>,
     pub(super) algorithm: Algorithm,
-    pub(super) key: DecodingKey,
+    pub(super) decoding: DecodingKey,
 }
 
 /// What the set holds that can be used here.
@@ -159,7 +159,7 @@ fn look_up(keys: Option<&Keys>, id: Option<&str>) -> Found {
 
 /// What is published (RFC 7517). One that can't be read must not hide the others.
 #[derive(Deserialize)]
-struct Published {
+struct Set {
     keys: Vec<Value>,
 }
 
@@ -168,7 +168,7 @@ async fn fetch(client: &Client, address: &Url) -> Result<Keys, CallError> {
     for (name, value) in address.query_pairs() {
         request = request.query(&name, &value);
     }
-    let published = request.fetch::<Published>(&Context::new()).await?.body;
+    let published = request.fetch::<Set>(&Context::new()).await?.body;
     Ok(Keys(published.keys.into_iter().take(MOST_KEYS).filter_map(Key::read).collect()))
 }
 
@@ -190,8 +190,8 @@ impl Key {
             Some(KeyAlgorithm::ES256) => algorithm == Algorithm::ES256,
             Some(_) => false,
         };
-        let key = DecodingKey::from_jwk(&jwk).ok()?;
-        let usable = is_for_signatures && agreed && crypto::is_usable(algorithm, &key);
-        usable.then_some(Self { id: jwk.common.key_id, algorithm, key })
+        let decoding = DecodingKey::from_jwk(&jwk).ok()?;
+        let usable = is_for_signatures && agreed && crypto::is_usable(algorithm, &decoding);
+        usable.then_some(Self { id: jwk.common.key_id, algorithm, decoding })
     }
 }

@@ -10,7 +10,8 @@
 mod config;
 mod crypto;
 mod jwks;
-#[cfg(all(test, feature = "testing"))]
+#[cfg(test)]
+#[cfg(feature = "testing")]
 mod tests;
 
 use std::fmt;
@@ -115,7 +116,7 @@ impl Identity {
         match &self.keys {
             Keys::Secret(key) => self.check(token, Algorithm::HS256, key),
             Keys::Published(jwks) => match jwks.find(head.kid.as_deref()).await {
-                Found::Key(found) => self.check(token, found.algorithm, &found.key),
+                Found::Key(found) => self.check(token, found.algorithm, &found.decoding),
                 Found::Unknown => Err(invalid()),
                 Found::Nothing => Err(Failure::unavailable(
                     code::DEPENDENCY_UNAVAILABLE,

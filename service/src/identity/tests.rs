@@ -46,7 +46,7 @@ fn by_secret() -> Identity {
 }
 
 fn valid() -> Value {
-    claims(ISSUER, AUDIENCE, USER)
+    claims(ISSUER, AUDIENCE, &USER)
 }
 
 fn with(name: &str, value: impl Into<Value>) -> Value {

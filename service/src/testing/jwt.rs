@@ -119,7 +119,7 @@ pub fn unsigned(head: &Value, claims: &Value) -> String {
 }
 
 /// Claims that are in order, for a quarter of an hour.
-pub fn claims(issuer: &str, audience: &str, subject: impl ToString) -> Value {
+pub fn claims(issuer: &str, audience: &str, subject: &impl ToString) -> Value {
     let expires = chrono::Utc::now().timestamp() + 900;
     json!({"iss": issuer, "aud": audience, "sub": subject.to_string(), "exp": expires})
 }

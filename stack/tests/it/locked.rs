@@ -165,7 +165,7 @@ async fn nobody_gets_anywhere_but_to_health_without_the_right_token() {
 /// The way of each is the same: all that is wrong on some, and some of it on all.
 async fn is_refused(client: &Client, method: &str, target: &str, key: &str, number: usize) {
     let realm = if key == SERVICE_TOKEN { "service" } else { "management" };
-    let step = if number % 8 == 0 { 1 } else { 4 };
+    let step = if number.is_multiple_of(8) { 1 } else { 4 };
     for header in wrong(key).iter().skip(number % step).step_by(step) {
         let what = format!("{method} {target} {header:?}");
         let answer = call(client, method, target, header).send().await;
@@ -420,7 +420,7 @@ struct Heard(String);
 impl Heard {
     async fn say(&mut self, call: Call) -> Response {
         let answer = call.send().await;
-        self.0 += &format!("{:?}\n{}\n", answer.headers, answer.text());
+        self.0.extend([format!("{:?}\n", answer.headers), answer.text()]);
         answer
     }
 }
@@ -442,10 +442,10 @@ async fn no_secret_is_in_any_log_or_answer_whatever_goes_wrong() {
         .start()
         .await;
     let mint = |user: Uuid| {
-        SigningKey::secret(SIGNING).sign(None, &claims("https://id.example.com", "store", user))
+        SigningKey::secret(SIGNING).sign(None, &claims("https://id.example.com", "store", &user))
     };
     let (own, thief) = (mint(ALEX), mint(Uuid::new_v4()));
-    let forged = SigningKey::secret("forged").sign(None, &claims("x", "y", ALEX));
+    let forged = SigningKey::secret("forged").sign(None, &claims("x", "y", &ALEX));
     let as_user = |token: &str, call: Call| call.header("Authorization", format!("Bearer {token}"));
     let mut heard = Heard::default();
     let bought = heard.say(as_user(&own, world.buy())).await.bought();

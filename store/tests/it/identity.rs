@@ -17,7 +17,7 @@ async fn world() -> World {
     World::with(&[PATIENT, &identity].concat()).await
 }
 
-fn token(subject: impl ToString) -> String {
+fn token(subject: &impl ToString) -> String {
     SigningKey::secret(SECRET).sign(None, &claims(ISSUER, AUDIENCE, subject))
 }
 
@@ -45,9 +45,9 @@ fn told(answer: &Response, ids: [Uuid; 2]) -> (u16, Value) {
 async fn a_user_does_everything_with_a_token_of_theirs_in_either_case() {
     let mut world = world().await;
     let bare = world.client.clone();
-    world.client = bare.with_token(&token(world.user));
+    world.client = bare.with_token(&token(&world.user));
     let order = world.bought().await;
-    world.client = bare.with_token(&token(world.user.to_string().to_uppercase()));
+    world.client = bare.with_token(&token(&world.user.to_string().to_uppercase()));
     world.get(order).send().await.ok();
     assert_eq!(world.list().send().await.ok().as_array().unwrap().len(), 1);
     world.claim(order, "broken").send().await.ok();
@@ -66,7 +66,7 @@ async fn a_user_does_everything_with_a_token_of_theirs_in_either_case() {
 async fn without_a_valid_token_every_route_is_401_and_nobody_is_asked() {
     let mut world = world().await;
     let bare = world.client.clone();
-    world.client = bare.with_token(&token(world.user));
+    world.client = bare.with_token(&token(&world.user));
     let order = world.bought().await;
     let (asked, user) = (world.asked(), world.user);
     world.client = bare;
@@ -75,14 +75,15 @@ async fn without_a_valid_token_every_route_is_401_and_nobody_is_asked() {
         assert_envelope(&refused, 401, "unauthorized");
         assert_eq!(refused.header("www-authenticate"), Some(r#"Bearer realm="user""#));
     }
-    let mut expired = claims(ISSUER, AUDIENCE, user);
+    let mut expired = claims(ISSUER, AUDIENCE, &user);
     expired["exp"] = json!(1);
     let wrong = [
         SigningKey::secret(SECRET).sign(None, &expired),
         SigningKey::secret("some other secret of 32 or more bytes")
-            .sign(None, &claims(ISSUER, AUDIENCE, user)),
-        unsigned(&json!({"alg": "none"}), &claims(ISSUER, AUDIENCE, user)),
-        SigningKey::secret(SECRET).sign(None, &claims("https://other.example.com", AUDIENCE, user)),
+            .sign(None, &claims(ISSUER, AUDIENCE, &user)),
+        unsigned(&json!({"alg": "none"}), &claims(ISSUER, AUDIENCE, &user)),
+        SigningKey::secret(SECRET)
+            .sign(None, &claims("https://other.example.com", AUDIENCE, &user)),
         "nonsense".to_owned(),
     ];
     for wrong in wrong {
@@ -95,7 +96,7 @@ async fn without_a_valid_token_every_route_is_401_and_nobody_is_asked() {
     }
     for made_up in ["/api", "/api/v1/nothing", "/api/v2/store"] {
         assert_envelope(&world.client.get(made_up).send().await, 401, "unauthorized");
-        let known = world.client.with_token(&token(user));
+        let known = world.client.with_token(&token(&user));
         assert_envelope(&known.get(made_up).send().await, 404, "not_found");
     }
     assert_eq!(world.asked(), asked);
@@ -105,13 +106,13 @@ async fn without_a_valid_token_every_route_is_401_and_nobody_is_asked() {
 async fn somebody_else_s_token_is_told_that_there_is_nothing_whether_there_is_or_not() {
     let mut world = world().await;
     let bare = world.client.clone();
-    world.client = bare.with_token(&token(world.user));
+    world.client = bare.with_token(&token(&world.user));
     let (user, order) = (world.user, world.bought().await);
     let other = world.new_user("Robin");
     let asked = world.asked();
     world.client = bare.clone();
     let nothing = [Uuid::new_v4(), Uuid::new_v4()];
-    for thief in [token(other), token(Uuid::new_v4()), token("robin@example.com")] {
+    for thief in [token(&other), token(&Uuid::new_v4()), token(&"robin@example.com")] {
         let there = all(&world, user, order);
         let absent = all(&world, nothing[0], nothing[1]);
         for (there, absent) in there.into_iter().zip(absent) {
@@ -124,7 +125,7 @@ async fn somebody_else_s_token_is_told_that_there_is_nothing_whether_there_is_or
     assert_eq!(world.asked(), asked, "no other system is called");
 
     // On their own page it is what it is for an order that nobody has, or somebody else has.
-    world.client = bare.with_token(&token(other));
+    world.client = bare.with_token(&token(&other));
     world.user = other;
     for wanted in [order, Uuid::new_v4()] {
         assert_envelope(&world.get(wanted).send().await, 404, "order_not_found");
@@ -134,7 +135,7 @@ async fn somebody_else_s_token_is_told_that_there_is_nothing_whether_there_is_or
     assert_eq!(told(&own, [other, order]), told(&theirs, [user, order]));
 
     world.user = user;
-    world.client = bare.with_token(&token(user));
+    world.client = bare.with_token(&token(&user));
     assert_eq!(world.get(order).send().await.ok()["status"], "PAID", "nothing was done to it");
     bought(&world.purchase().send().await);
 }

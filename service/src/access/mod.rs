@@ -7,7 +7,7 @@
 //! | `bearer` | what `Authorization` says |
 //! | [`crate::identity`] | who a user is |
 //!
-//! The [`guard`] decides by the path alone, before anything is read or routed, so that a route that
+//! The guard decides by the path alone, before anything is read or routed, so that a route that
 //! does not exist, or not yet, is guarded as those that do.
 
 mod bearer;

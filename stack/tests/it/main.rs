@@ -19,6 +19,7 @@ mod quiet;
 mod readme;
 mod reads;
 mod replicas;
+mod secrets;
 mod shutdown;
 mod storm;
 mod world;

@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use service::access::Callers;
 use service::config::{BaseConfig, Reader};
 use service::deferred::DeferredConfig;
 use service::peer::PeerConfig;
@@ -23,7 +24,7 @@ pub struct Config {
 impl Config {
     /// Reads all of it, so that all that is wrong is said at once.
     pub fn read(reader: &mut Reader) -> Option<Self> {
-        let base = BaseConfig::read(reader, order_api::NAME, order_api::PORT);
+        let base = BaseConfig::read(reader, order_api::NAME, order_api::PORT, Callers::Services);
         let known = base.as_ref();
         let warehouse =
             PeerConfig::read(reader, known, warehouse_api::NAME, warehouse_api::PORT, 500);

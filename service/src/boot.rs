@@ -20,9 +20,11 @@ use tokio_util::sync::CancellationToken;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::access::{Access, Tokens};
 use crate::config::BaseConfig;
 use crate::db::Db;
 use crate::health::{self, Pulse};
+use crate::identity::Identity;
 use crate::lifecycle::Lifecycle;
 use crate::manage::{self, Panel};
 use crate::migrate::{self, Schema};
@@ -62,7 +64,18 @@ impl Base {
     /// # Errors
     /// When TLS can't be set up.
     pub fn peers(&self) -> anyhow::Result<Peers> {
-        Peers::new(self.registry.clone())
+        let tokens = self.config.access.service.as_ref();
+        Peers::new(self.registry.clone(), tokens.and_then(Tokens::authorization))
+    }
+
+    /// Who is let in.
+    fn access(&self) -> anyhow::Result<Access> {
+        let config = self.config.access.clone();
+        let identity = match &config.identity {
+            Some(identity) => Some(Identity::new(identity, &self.peers()?)?),
+            None => None,
+        };
+        Ok(Access::new(self.config.name, config, identity))
     }
 }
 
@@ -92,18 +105,27 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
+    let access = base.access()?;
+    access.warn();
     let Base { config, db, lifecycle, registry } = base;
     // Counts from the first request on.
     telemetry::metrics();
-    let shell = Shell { name: config.name, lifecycle: lifecycle.clone(), budget: config.budget };
+    let shell = Shell {
+        name: config.name,
+        lifecycle: lifecycle.clone(),
+        budget: config.budget,
+        access: access.clone(),
+    };
     let pulse = Pulse {
         name: config.name,
         db: db.clone(),
         lifecycle: lifecycle.clone(),
         registry: registry.clone(),
+        access: access.clone(),
         deferred: site.deferred.as_ref().map(Runtime::handle),
     };
     let mut manage = manage::routes(Panel::new(config.name, registry));
+    manage = manage.merge(manage::access::routes(access));
     if let Some(runtime) = &site.deferred {
         manage = manage.merge(manage::deferred::routes(runtime.handle()));
     }
@@ -199,6 +221,7 @@ async fn metrics(State(pulse): State<Pulse>) -> Response {
         let statements = pulse.db.background_statements();
         metrics::counter!("db_background_statements_total", &[service]).absolute(statements);
     }
+    pulse.access.publish();
     pulse.registry.publish();
     let text = telemetry::metrics().render();
     ([(CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")], text).into_response()

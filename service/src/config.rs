@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::access::{AccessConfig, Callers};
+
 /// What was wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
@@ -156,6 +158,11 @@ impl Reader {
         })
     }
 
+    /// Whether there is anything, right or wrong.
+    pub(crate) fn is_given(&self, name: &str) -> bool {
+        self.text(name).is_some()
+    }
+
     /// Notes a rule that settings break together.
     pub fn problem(&mut self, text: impl Into<String>) {
         self.problems.push(text.into());
@@ -201,7 +208,9 @@ impl Reader {
 /// | `REQUEST_BUDGET_MS` | 1900 | longest that a request may take; callers may ask for less |
 /// | `MIGRATE_ON_START` | `true` | bring the database's schema up to date before becoming ready |
 /// | `SHUTDOWN_TIMEOUT_MS` | 8000 | longest that SIGTERM waits for running work |
-#[derive(Clone, Debug)]
+///
+/// Those of [`AccessConfig`] too.
+#[derive(Clone)]
 pub struct BaseConfig {
     /// The service's name, as other services know it.
     pub name: &'static str,
@@ -219,11 +228,34 @@ pub struct BaseConfig {
     pub migrate: bool,
     /// Longest that a shutdown waits for running work.
     pub shutdown_timeout: Duration,
+    /// Who is let in.
+    pub access: AccessConfig,
+}
+
+/// Without the database's address, which holds a password.
+impl fmt::Debug for BaseConfig {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("BaseConfig")
+            .field("name", &self.name)
+            .field("address", &self.address)
+            .field("pool_size", &self.pool_size)
+            .field("database_timeout", &self.database_timeout)
+            .field("budget", &self.budget)
+            .field("migrate", &self.migrate)
+            .field("shutdown_timeout", &self.shutdown_timeout)
+            .field("access", &self.access)
+            .finish_non_exhaustive()
+    }
 }
 
 impl BaseConfig {
     /// Reads the variables of the table above.
-    pub fn read(reader: &mut Reader, name: &'static str, default_port: u16) -> Option<Self> {
+    pub fn read(
+        reader: &mut Reader,
+        name: &'static str,
+        default_port: u16,
+        callers: Callers,
+    ) -> Option<Self> {
         let bind = reader.or(
             "BIND",
             IpAddr::V4(Ipv4Addr::LOCALHOST),
@@ -236,6 +268,7 @@ impl BaseConfig {
         let budget = reader.millis("REQUEST_BUDGET_MS", 1900);
         let migrate = reader.flag("MIGRATE_ON_START", true);
         let shutdown_timeout = reader.millis("SHUTDOWN_TIMEOUT_MS", 8000);
+        let access = AccessConfig::read(reader, bind, callers);
         let looks_like =
             format!("an address such as postgres://user:password@127.0.0.1:5432/{name}");
         let database_url = reader.required("DATABASE_URL", &looks_like, |t| {
@@ -251,6 +284,7 @@ impl BaseConfig {
             budget,
             migrate,
             shutdown_timeout,
+            access,
         })
     }
 }
@@ -266,7 +300,7 @@ mod tests {
 
     fn read(variables: &[(&str, &str)]) -> Result<BaseConfig, ConfigError> {
         let mut reader = reader(variables);
-        let config = BaseConfig::read(&mut reader, "thing", 8000);
+        let config = BaseConfig::read(&mut reader, "thing", 8000, Callers::Services);
         reader.finish(config)
     }
 
@@ -286,6 +320,18 @@ mod tests {
             assert!(error.contains(name), "{error}");
         }
         assert!(!error.contains("geheim"), "{error}");
+    }
+
+    #[test]
+    fn no_secret_is_shown() {
+        let token = "geheim-geheim-geheim-geheim-geheim-";
+        let config = read(&[
+            ("DATABASE_URL", "postgres://u:geheim@h/d"),
+            ("SERVICE_TOKENS", &format!("{token}1,{token}2")),
+            ("MANAGEMENT_TOKENS", &format!("{token}3")),
+        ]);
+        let shown = format!("{:?}", config.unwrap());
+        assert!(shown.contains("Tokens(2)") && !shown.contains("geheim"), "{shown}");
     }
 
     #[test]

@@ -376,7 +376,8 @@ mod tests {
         let variables = [("DATABASE_URL", database.url()), ("DB_TIMEOUT_MS", "1000")];
         let mut reader =
             Reader::from_variables(variables.map(|(n, v)| (n.to_owned(), v.to_owned()))).unwrap();
-        let config = BaseConfig::read(&mut reader, "thing", 0).unwrap();
+        let config =
+            BaseConfig::read(&mut reader, "thing", 0, crate::access::Callers::Services).unwrap();
         let (frozen, other) = (Db::new(&config), Db::new(&config));
         let id = uuid::Uuid::new_v4();
         let (locked, is_locked) = channel();

@@ -25,6 +25,8 @@ pub const FAILED_DEPENDENCY: HeaderName = HeaderName::from_static("x-failed-depe
 pub mod code {
     /// Input was refused.
     pub const INVALID_REQUEST: &str = "invalid_request";
+    /// No valid token.
+    pub const UNAUTHORIZED: &str = "unauthorized";
     /// Not from there, or not by them.
     pub const FORBIDDEN: &str = "forbidden";
     /// No such route.
@@ -102,6 +104,8 @@ struct Inner {
     dependency: Option<String>,
     details: Vec<Detail>,
     retry_after: Option<Duration>,
+    /// What a 401 asks for.
+    challenge: Option<HeaderValue>,
     /// What was behind it, for the log alone: it may hold SQL and addresses.
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -120,6 +124,7 @@ impl Failure {
             dependency: None,
             details: Vec::new(),
             retry_after: None,
+            challenge: None,
             source: None,
         }))
     }
@@ -154,6 +159,16 @@ impl Failure {
     /// 422 `idempotency_key_reused`.
     pub fn key_reused(message: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, code::IDEMPOTENCY_KEY_REUSED, message)
+    }
+
+    /// 401 `unauthorized`, with what it takes (RFC 6750, 3): a token of that realm. `sent` says that
+    /// there was one, and that it is the reason.
+    pub fn unauthorized(realm: &'static str, sent: bool, message: impl Into<String>) -> Self {
+        let mut failure = Self::new(StatusCode::UNAUTHORIZED, code::UNAUTHORIZED, message);
+        let error = if sent { ", error=\"invalid_token\"" } else { "" };
+        let challenge = format!("Bearer realm=\"{realm}\"{error}");
+        failure.0.challenge = HeaderValue::from_str(&challenge).ok();
+        failure
     }
 
     /// 503 with any code.
@@ -313,7 +328,9 @@ impl Failure {
             headers.insert(FAILED_DEPENDENCY, name);
         }
         if self.0.status == StatusCode::UNAUTHORIZED {
-            headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+            let challenge = self.0.challenge.clone();
+            let any = HeaderValue::from_static("Bearer");
+            headers.insert(WWW_AUTHENTICATE, challenge.unwrap_or(any));
         }
         headers
     }
@@ -357,6 +374,7 @@ mod tests {
             (Failure::invalid("a", "x"), 400, "invalid_request"),
             (Failure::already_undone("x"), 409, "already_undone"),
             (Failure::key_reused("x"), 422, "idempotency_key_reused"),
+            (Failure::unauthorized("x", false, "x"), 401, "unauthorized"),
             (Failure::deadline_exceeded(), 503, "deadline_exceeded"),
             (Failure::internal("x"), 500, "internal"),
         ];
@@ -371,6 +389,15 @@ mod tests {
         assert_eq!(plain.headers()[RETRY_AFTER], "1");
         let known = plain.with_retry_after(Some(Duration::from_millis(4_001)));
         assert_eq!(known.headers()[RETRY_AFTER], "5");
+    }
+
+    #[test]
+    fn a_401_says_what_it_takes_and_whether_a_token_was_the_reason() {
+        let none = Failure::unauthorized("service", false, "x");
+        assert_eq!(none.headers()[WWW_AUTHENTICATE], r#"Bearer realm="service""#);
+        let wrong = Failure::unauthorized("user", true, "x");
+        let challenge = r#"Bearer realm="user", error="invalid_token""#;
+        assert_eq!(wrong.headers()[WWW_AUTHENTICATE], challenge);
     }
 
     #[test]

@@ -18,6 +18,7 @@ use resilience::registry::Registry;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::access::Access;
 use crate::db::Db;
 use crate::deferred::KINDS;
 use crate::lifecycle::Lifecycle;
@@ -33,6 +34,7 @@ pub(crate) struct Pulse {
     pub(crate) db: Db,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) registry: Registry,
+    pub(crate) access: Access,
     pub(crate) deferred: Option<Deferred>,
 }
 

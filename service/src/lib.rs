@@ -8,6 +8,8 @@
 //!
 //! | module | what it is |
 //! |---|---|
+//! | [`access`] | who is let in: tokens of services and operators |
+//! | [`identity`] | who a user is, where that is asked for |
 //! | [`config`] | variables over a file over defaults, with errors that name the variable |
 //! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `openapi`: the commands of a service's binary |
 //! | [`boot`] | from configuration to a served router, and back out on SIGTERM |
@@ -22,11 +24,14 @@
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | [`health`] | `/manage/health` |
-//! | `manage` | `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
+//! | `manage` | `/manage/access`, `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
+pub mod access;
 pub mod answer;
 pub mod boot;
+#[cfg(test)]
+mod chance;
 pub mod cli;
 pub mod config;
 pub mod db;
@@ -34,6 +39,7 @@ pub mod deferred;
 pub mod failure;
 pub mod health;
 pub mod idempotency;
+pub mod identity;
 pub mod input;
 pub mod lifecycle;
 mod manage;

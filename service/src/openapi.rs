@@ -9,15 +9,26 @@ use axum::{Json, Router};
 use http::header::CONTENT_TYPE;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Schema, SchemaType, Type};
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
 use utoipa::openapi::{Content, InfoBuilder, OpenApi, OpenApiBuilder, PathItem, Ref};
-use utoipa::openapi::{Required, ResponseBuilder};
+use utoipa::openapi::{HeaderBuilder, Required, ResponseBuilder};
 use utoipa::{PartialSchema, ToSchema};
 use utoipa_swagger_ui::Config;
 
+use crate::access::{Callers, is_health};
 use crate::failure::{Detail, ErrorBody, Failure, code};
 
-/// The document to which a service's routes are added.
-pub fn document(title: &str, description: &str) -> OpenApi {
+/// How a service's own routes, and `/manage`, are locked.
+const USER: &str = "userToken";
+const SERVICE: &str = "serviceToken";
+const MANAGEMENT: &str = "managementToken";
+
+/// The document to which a service's routes are added, which these call.
+pub fn document(title: &str, description: &str, callers: Callers) -> OpenApi {
+    let (scheme, what, format) = match callers {
+        Callers::Users => (USER, "A JWT whose `sub` is the user of the path", "JWT"),
+        Callers::Services => (SERVICE, "One of `SERVICE_TOKENS`", "opaque"),
+    };
     OpenApiBuilder::new()
         .info(
             InfoBuilder::new()
@@ -30,9 +41,16 @@ pub fn document(title: &str, description: &str) -> OpenApi {
             ComponentsBuilder::new()
                 .schema(ErrorBody::name(), ErrorBody::schema())
                 .schema(Detail::name(), Detail::schema())
+                .security_scheme(scheme, bearer(what, format))
+                .security_scheme(MANAGEMENT, bearer("One of `MANAGEMENT_TOKENS`", "opaque"))
                 .build(),
         ))
         .build()
+}
+
+fn bearer(description: &str, format: &str) -> SecurityScheme {
+    let bearer = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format);
+    SecurityScheme::Http(bearer.description(Some(description)).build())
 }
 
 /// Adds what holds for every route: the error envelope, and the headers that any request may carry.
@@ -42,22 +60,48 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
         .into_iter()
         .map(|(path, item)| (path.replace("{*", "{"), item))
         .collect();
+    let schemes = document.components.iter().flat_map(|parts| parts.security_schemes.keys());
+    let own =
+        schemes.map(String::as_str).find(|name| *name != MANAGEMENT).unwrap_or(SERVICE).to_owned();
     for (path, item) in &mut document.paths.paths {
         let api = path.starts_with("/api/");
         let PathItem { get, post, delete, .. } = item;
         for (operation, effect) in [(get, false), (post, true), (delete, true)] {
-            if let (Some(operation), true) = (operation, api) {
+            let Some(operation) = operation else { continue };
+            if api {
                 describe(operation, effect);
+            }
+            if !is_health(path) {
+                lock(operation, if api { &own } else { MANAGEMENT });
             }
         }
     }
     document
 }
 
+/// Says what it takes, where the deployment asks for it.
+fn lock(operation: &mut Operation, scheme: &str) {
+    let token = SecurityRequirement::new(scheme, Vec::<String>::new());
+    operation.security = Some(vec![token, SecurityRequirement::default()]);
+    let refused = ResponseBuilder::new()
+        .description("No valid token, where one is asked for")
+        .header(
+            "WWW-Authenticate",
+            HeaderBuilder::new().description(Some("What it takes, by RFC 6750")).build(),
+        )
+        .content("application/json", envelope())
+        .build();
+    operation.responses.responses.insert("401".to_owned(), refused.into());
+}
+
+fn envelope() -> Content {
+    Content::new(Some(Ref::from_schema_name(ErrorBody::name())))
+}
+
 fn describe(operation: &mut Operation, effect: bool) {
     let error = ResponseBuilder::new()
         .description("Refused or failed; `code` says why")
-        .content("application/json", Content::new(Some(Ref::from_schema_name(ErrorBody::name()))))
+        .content("application/json", envelope())
         .build();
     operation.responses.responses.insert("default".to_owned(), error.into());
     let parameters = operation.parameters.get_or_insert_default();

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use http::StatusCode;
+use http::header::AUTHORIZATION;
+use http::{HeaderValue, StatusCode};
 use resilience::http::{CallError, Client, ErrorKind, Transport, TransportConfig};
 use resilience::registry::{Key, Registry, RegistryFull};
 use url::Url;
@@ -85,6 +86,8 @@ impl PeerConfig {
 pub struct Peers {
     transport: Transport,
     registry: Registry,
+    /// What they let this service in by.
+    authorization: Option<HeaderValue>,
 }
 
 impl Peers {
@@ -92,8 +95,12 @@ impl Peers {
     ///
     /// # Errors
     /// When TLS can't be set up.
-    pub(crate) fn new(registry: Registry) -> anyhow::Result<Self> {
-        Ok(Self { transport: Transport::new(TransportConfig::default())?, registry })
+    pub(crate) fn new(
+        registry: Registry,
+        authorization: Option<HeaderValue>,
+    ) -> anyhow::Result<Self> {
+        let transport = Transport::new(TransportConfig::default())?;
+        Ok(Self { transport, registry, authorization })
     }
 
     /// For all calls to a service whose calls share their fate. `final_codes` are the codes of its
@@ -124,6 +131,15 @@ impl Peers {
         self.build(&Key::new(peer.name).class(class), peer, timeout, final_codes)
     }
 
+    /// For all calls to a system that is none of ours: it is shown no token.
+    ///
+    /// # Errors
+    /// As for [`Peers::client`].
+    pub(crate) fn stranger(&self, peer: &PeerConfig) -> Result<Client, RegistryFull> {
+        let shy = Self { authorization: None, ..self.clone() };
+        shy.build(&Key::new(peer.name), peer, peer.timeout, &[])
+    }
+
     fn build(
         &self,
         key: &Key,
@@ -141,12 +157,15 @@ impl Peers {
                 .probe_lease(timeout * 2)
                 .slow_call(timeout)
         })?;
-        let client = Client::builder(peer.name, peer.url.clone())
+        let mut client = Client::builder(peer.name, peer.url.clone())
             .timeout(timeout)
             .breaker(breaker)
             .final_codes(final_codes)
             .no_effect_codes(NO_EFFECT)
             .working_codes(WORKING);
+        if let Some(authorization) = &self.authorization {
+            client = client.secret_header(AUTHORIZATION, authorization.clone());
+        }
         Ok(client.build(&self.transport))
     }
 }

@@ -3,9 +3,10 @@
 //! 1. a trailing slash is taken off, so that it makes no difference on any route;
 //! 2. **observe**: request id and trace, one log line, metrics, and the error envelope;
 //! 3. a panic becomes a 500;
-//! 4. **body**: read whole, at most 64 KiB, before anything is refused, so that the client sees why;
-//! 5. **gate**: no new work while the process ends; the deadline, which begins here;
-//! 6. **detach**: a request with an effect runs to its end, also when its client goes away.
+//! 4. **guard**: who has no valid token where one is due is refused;
+//! 5. **body**: read whole, at most 64 KiB, before anything else is refused, so that the client sees why;
+//! 6. **gate**: no new work while the process ends; the deadline, which begins here;
+//! 7. **detach**: a request with an effect runs to its end, also when its client goes away.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -22,6 +23,7 @@ use resilience::deadline::Deadline;
 use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 
+use crate::access::{self, Access};
 use crate::failure::{Failure, code};
 use crate::input::COMPENSATE;
 use crate::lifecycle::Lifecycle;
@@ -37,12 +39,16 @@ const SURPLUS_LIMIT: usize = 16 * 1024 * 1024;
 /// How long a body may take to arrive.
 const BODY_TIME: Duration = Duration::from_secs(10);
 
+/// The same where it is thrown away.
+const DISCARD_TIME: Duration = Duration::from_secs(1);
+
 /// What the pipeline knows of the service that it stands before.
 #[derive(Clone, Debug)]
 pub(crate) struct Shell {
     pub(crate) name: &'static str,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) budget: Duration,
+    pub(crate) access: Access,
 }
 
 /// Puts the pipeline round a service's routes.
@@ -59,6 +65,7 @@ pub(crate) fn wrap(routes: Router, shell: &Shell) -> Router {
         .layer(from_fn_with_state(shell.clone(), detach))
         .layer(from_fn_with_state(shell.clone(), gate))
         .layer(from_fn(body))
+        .layer(from_fn_with_state(shell.access.clone(), access::guard))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(shell.clone(), observe));
     // A layer of a router runs after that router has chosen a route: the slash must go before.
@@ -166,9 +173,13 @@ fn log(method: &Method, path: &str, status: StatusCode, took: Duration, failure:
 
 /// Routes for operators and tools: they answer while the service drains, whatever the deadline.
 fn is_plumbing(path: &str) -> bool {
-    ["/manage", "/metrics", "/docs", "/api-docs"].iter().any(|prefix| {
-        path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    })
+    ["/manage", "/metrics", "/docs", "/api-docs"].iter().any(|top| is_below(path, top))
+}
+
+/// Whether it is the path, or one further down. Routes are matched as they are written, so that no
+/// other spelling leads below it.
+pub(crate) fn is_below(path: &str, top: &str) -> bool {
+    path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
@@ -263,6 +274,21 @@ async fn whole(mut body: Body) -> Result<Bytes, Failure> {
         ));
     }
     Ok(kept.into())
+}
+
+/// Throws away what a body has, up to what could have been accepted: a client that writes before it
+/// reads then sees the answer. Whoever sends more, or slowly, may see a reset connection instead.
+pub(crate) async fn discard(mut body: Body) {
+    let all = async {
+        let mut seen = 0;
+        while let Some(Ok(frame)) = body.frame().await {
+            seen += frame.data_ref().map_or(0, Bytes::len);
+            if seen > BODY_LIMIT {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(DISCARD_TIME, all).await;
 }
 
 /// One content type, JSON by its essence, and nothing that would have to be decoded first.

@@ -19,8 +19,11 @@ use crate::{deferred, launcher, sagas};
 /// Without a command it starts everything and stays in the foreground; Ctrl-C stops it again.
 /// The other commands talk to that launcher from another terminal.
 #[derive(Debug, Parser)]
-#[command(name = "stack", version, after_help = VARIABLES)]
+#[command(name = "stack", version, after_help = VARIABLES, args_conflicts_with_subcommands = true)]
 pub(crate) struct Cli {
+    /// Start it locked: services and operators need tokens, which are minted and kept in files
+    #[arg(long)]
+    locked: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -51,7 +54,7 @@ enum Command {
     },
     /// Says what runs, and where
     Status {
-        /// For programs: {"parts": [{"name", "state", "pid", "url", "database", "log"}]}
+        /// For programs: {"locked", "parts": [{"name", "state", "pid", "url", "database", "log"}]}
         #[arg(long)]
         json: bool,
     },
@@ -86,7 +89,7 @@ impl Cli {
         };
         let paths = Paths::new(config.folder.clone());
         match self.command {
-            None => return launcher::run(config, paths),
+            None => return launcher::run(config, paths, self.locked),
             Some(Command::Start { part }) => order(&paths, &Request::Start { part })?,
             Some(Command::Stop { part, kill }) => order(&paths, &Request::Stop { part, kill })?,
             Some(Command::Status { json }) => {
@@ -132,6 +135,12 @@ mod tests {
     fn command_line_is_well_formed() {
         use clap::CommandFactory as _;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn only_a_start_is_locked() {
+        assert!(Cli::try_parse_from(["stack", "--locked"]).unwrap().locked);
+        assert!(Cli::try_parse_from(["stack", "--locked", "status"]).is_err());
     }
 
     #[test]

@@ -11,14 +11,22 @@ const LIMIT: Duration = Duration::from_secs(10);
 const CONNECT: Duration = Duration::from_secs(2);
 
 /// The status and the body of the answer from the service at `http://<address>`.
-pub(crate) fn exchange(address: &str, method: &str, target: &str) -> Result<(u16, String)> {
+///
+/// `header` is one more line of the request.
+pub(crate) fn exchange(
+    address: &str,
+    method: &str,
+    target: &str,
+    header: Option<&str>,
+) -> Result<(u16, String)> {
     let failed = || format!("could not ask {address}");
     let peer: SocketAddr = address.parse().with_context(failed)?;
     let mut stream = TcpStream::connect_timeout(&peer, CONNECT).with_context(failed)?;
     stream.set_read_timeout(Some(LIMIT)).with_context(failed)?;
     stream.set_write_timeout(Some(LIMIT)).with_context(failed)?;
+    let header = header.map(|header| format!("{header}\r\n")).unwrap_or_default();
     let request = format!(
-        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+        "{method} {target} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\nContent-Length: 0\r\n{header}\r\n"
     );
     stream.write_all(request.as_bytes()).with_context(failed)?;
     let mut answer = String::new();

@@ -21,18 +21,21 @@ use crate::parts::{Kind, Part, Shared, check_port};
 use crate::state::{self, Paths, Registry};
 use crate::status::Status;
 use crate::terminal::{say, welcome};
+use crate::tokens;
 
 /// What it means that there is no broker.
 const WITHOUT: &str = "deferred calls run from the databases alone";
 
 /// Runs everything in the foreground until a signal comes, and then stops it.
-pub(crate) fn run(config: Config, paths: Paths) -> Result<ExitCode> {
+pub(crate) fn run(config: Config, paths: Paths, locked: bool) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("could not start the runtime")?.block_on(async {
         let mut signals = Signals::new()?;
         paths.create()?;
         let _lock = paths.lock()?;
-        let launcher = Arc::new(Launcher::new(config, paths)?);
+        tokens::forget(&paths)?;
+        let tokens = if locked { tokens::mint(&paths)? } else { Vec::new() };
+        let launcher = Arc::new(Launcher::new(config, paths, tokens)?);
         let outcome = tokio::select! {
             biased;
             () = signals.next() => Ok(()),
@@ -46,6 +49,8 @@ pub(crate) fn run(config: Config, paths: Paths) -> Result<ExitCode> {
 struct Launcher {
     config: Config,
     paths: Paths,
+    /// What the services are told of them; nothing where the store is open.
+    tokens: Vec<(String, String)>,
     shared: Arc<Shared>,
     /// Set once it is known where everything goes.
     parts: OnceLock<Parts>,
@@ -67,12 +72,12 @@ impl Parts {
 }
 
 impl Launcher {
-    fn new(config: Config, paths: Paths) -> Result<Self> {
+    fn new(config: Config, paths: Paths, tokens: Vec<(String, String)>) -> Result<Self> {
         let program = std::env::current_exe().context("could not find this program")?;
         let registry = Registry::new(&paths);
         let shared = Arc::new(Shared { program, registry, closing: AtomicBool::new(false) });
         let booted = watch::Sender::new(false);
-        Ok(Self { config, paths, shared, parts: OnceLock::new(), booted })
+        Ok(Self { config, paths, tokens, shared, parts: OnceLock::new(), booted })
     }
 
     /// Starts everything and then serves the other terminals. Returns only to fail.
@@ -94,7 +99,8 @@ impl Launcher {
             if let Some(parts) = self.parts.get() {
                 let without = parts.rabbitmq.as_ref().err().map(String::as_str);
                 let parts: Vec<&Part> = parts.all().map(AsRef::as_ref).collect();
-                say(&welcome(&parts, without, started.elapsed()));
+                let locked = self.is_locked().then_some(&self.paths);
+                say(&welcome(&parts, without, locked, started.elapsed()));
             }
             std::future::pending().await
         };
@@ -102,6 +108,10 @@ impl Launcher {
             failed = booting => failed,
             () = serving => Ok(()),
         }
+    }
+
+    fn is_locked(&self) -> bool {
+        !self.tokens.is_empty()
     }
 
     async fn boot(&self) -> Result<()> {
@@ -257,6 +267,7 @@ impl Launcher {
             ("PORT".to_owned(), ports[at].to_string()),
             ("DATABASE_URL".to_owned(), databases[at].clone()),
         ];
+        environment.extend(self.tokens.iter().cloned());
         for (other, port) in Service::ALL.into_iter().zip(ports) {
             if other != Service::Store {
                 environment.push((other.variable("URL"), format!("http://127.0.0.1:{port}")));
@@ -276,7 +287,7 @@ impl Launcher {
         let message = match request {
             Request::Status => {
                 let status = match self.parts.get() {
-                    Some(parts) => Status::live(parts.all().map(AsRef::as_ref)),
+                    Some(parts) => Status::live(parts.all().map(AsRef::as_ref), self.is_locked()),
                     None => Status::offline(&self.config, &self.paths),
                 };
                 return Ok(Answer::Status(status));
@@ -333,6 +344,9 @@ impl Launcher {
             }
         }
         self.shared.registry.clear();
+        if let Err(error) = tokens::forget(&self.paths) {
+            say(&format!("{error:#}"));
+        }
     }
 }
 

@@ -4,6 +4,7 @@
 //! - [`launcher`]: from nothing to a ready store, and back. [`parts`]: one process and its life.
 //! - [`control`]: how another terminal asks the running launcher. [`state`]: what the next launcher
 //!   needs to know if this one is killed.
+//! - [`tokens`]: what a locked store is opened by.
 //! - [`deferred`], [`sagas`]: what operators do; [`operator`]: what both have in common.
 
 mod cli;
@@ -21,6 +22,7 @@ mod sagas;
 mod state;
 mod status;
 mod terminal;
+mod tokens;
 
 use std::process::ExitCode;
 

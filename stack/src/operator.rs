@@ -7,10 +7,10 @@ use clap::Args;
 use serde_json::Value;
 
 use crate::control::{self, Answer, Request};
-use crate::http;
 use crate::names::Name;
 use crate::state::Paths;
 use crate::status::PartState;
+use crate::{http, tokens};
 
 /// What of a list is shown, and how.
 #[derive(Debug, Args)]
@@ -60,6 +60,8 @@ pub(crate) struct Site {
     pub(crate) name: Name,
     /// While it runs.
     address: Option<String>,
+    /// By which it lets an operator in, where it is locked.
+    header: Option<String>,
 }
 
 impl Site {
@@ -71,11 +73,13 @@ impl Site {
                 paths.folder().display()
             );
         };
+        let header = tokens::header(paths)?;
         Ok(names.map(|name| {
             let part = status.parts.iter().find(|part| part.name == name);
             let running = part.filter(|part| part.state == PartState::Running);
             let url = running.and_then(|part| part.url.as_deref());
-            Self { name, address: url.map(|url| url.trim_start_matches("http://").to_owned()) }
+            let address = url.map(|url| url.trim_start_matches("http://").to_owned());
+            Self { name, address, header: header.clone() }
         }))
     }
 
@@ -91,7 +95,7 @@ impl Site {
         let address = address.with_context(|| {
             format!("{name} is not running; start it with: cargo run -- start {name}")
         })?;
-        let (status, body) = http::exchange(address, method, target)?;
+        let (status, body) = http::exchange(address, method, target, self.header.as_deref())?;
         let answer = serde_json::from_str(&body);
         Ok((status, answer.with_context(|| format!("{name} answered something else"))?))
     }

@@ -21,7 +21,7 @@ use tokio::time::{Instant, sleep, timeout};
 use crate::names::{Name, Service};
 use crate::state::{LOOK, PATIENCE, Process, Registry};
 use crate::terminal::say;
-use crate::{logs, probe};
+use crate::{logs, probe, tokens};
 
 /// What a part may take until it is ready. The servers may have a crash to recover from.
 const SERVICE_READY: Duration = Duration::from_secs(15);
@@ -255,6 +255,10 @@ impl Part {
             Kind::Service { service, broker, environment, .. } => {
                 let mut command = Command::new(&self.shared.program);
                 command.args(["service", "--held", service.name().as_str(), subcommand]);
+                // Whether it is locked is the launcher's to say, and to know.
+                for name in tokens::VARIABLES {
+                    command.env_remove(name);
+                }
                 command.envs(environment.iter().map(|(name, value)| (name, value)));
                 command.env_remove(BROKER).envs(broker.iter().map(|url| (BROKER, url)));
                 command.stdin(Stdio::piped());

@@ -15,6 +15,8 @@ use crate::state::Paths;
 /// What `status --json` prints. Every key is always there.
 #[derive(Debug, Serialize, Deserialize)]
 pub(crate) struct Status {
+    /// Whether it takes tokens.
+    pub(crate) locked: bool,
     pub(crate) parts: Vec<PartStatus>,
 }
 
@@ -50,6 +52,9 @@ impl fmt::Display for Status {
             let line = format!("{:<10} {state:<8} {pid:<12} {url}", part.name);
             writeln!(f, "{}", line.trim_end())?;
         }
+        if self.locked {
+            writeln!(f, "locked: services and operators need tokens")?;
+        }
         Ok(())
     }
 }
@@ -79,18 +84,18 @@ impl Status {
                 part
             });
         }
-        Self { parts }
+        Self { locked: false, parts }
     }
 
     /// Of the running launcher's parts; those that it has not are absent.
-    pub(crate) fn live<'a>(parts: impl IntoIterator<Item = &'a Part>) -> Self {
+    pub(crate) fn live<'a>(parts: impl IntoIterator<Item = &'a Part>, locked: bool) -> Self {
         let mut parts: Vec<PartStatus> = parts.into_iter().map(PartStatus::of).collect();
         for name in [Name::Postgres, Name::Rabbitmq] {
             if !parts.iter().any(|part| part.name == name) {
                 parts.push(PartStatus::absent(name));
             }
         }
-        Self { parts }
+        Self { locked, parts }
     }
 }
 
@@ -118,10 +123,10 @@ mod tests {
 
     #[test]
     fn status_has_every_key() {
-        let status = Status { parts: vec![PartStatus::absent(Name::Rabbitmq)] };
+        let status = Status { locked: false, parts: vec![PartStatus::absent(Name::Rabbitmq)] };
         assert_eq!(
             serde_json::to_string(&status).unwrap(),
-            r#"{"parts":[{"name":"rabbitmq","state":"absent","pid":null,"url":null,"database":null,"log":null}]}"#
+            r#"{"locked":false,"parts":[{"name":"rabbitmq","state":"absent","pid":null,"url":null,"database":null,"log":null}]}"#
         );
     }
 }

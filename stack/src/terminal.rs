@@ -2,10 +2,13 @@
 
 use std::fmt::Write as _;
 use std::io::{self, Write as _};
+use std::path::Path;
 use std::time::Duration;
 
 use crate::names::{Name, Service};
 use crate::parts::Part;
+use crate::state::Paths;
+use crate::tokens::Kind;
 
 /// The demonstration user, and an item, of the seeded data.
 const USER: &str = "6d2cb5a0-943c-4b96-9aa6-89eac7bdfd2b";
@@ -19,8 +22,14 @@ pub(crate) fn say(line: &str) {
 
 /// What runs, where, and what to try.
 ///
-/// `without` says why there is no private RabbitMQ, if there is none.
-pub(crate) fn welcome(parts: &[&Part], without: Option<&str>, took: Duration) -> String {
+/// `without` says why there is no private RabbitMQ, if there is none; `locked` where the tokens are, if
+/// there are any.
+pub(crate) fn welcome(
+    parts: &[&Part],
+    without: Option<&str>,
+    locked: Option<&Paths>,
+    took: Duration,
+) -> String {
     let mut text = String::from("\n");
     for part in parts {
         // The password stays out of a screen that is shown to others; `status` has it.
@@ -38,20 +47,46 @@ pub(crate) fn welcome(parts: &[&Part], without: Option<&str>, took: Duration) ->
     if let Some(why) = without {
         let _ = writeln!(text, "  {:<10} absent: {why}", Name::Rabbitmq);
     }
-    let store = parts.iter().find(|part| part.name() == Service::Store.name());
-    let store = store.map(|part| part.url()).unwrap_or_default();
-    let _ = write!(
+    let url = |service: Service| {
+        let part = parts.iter().find(|part| part.name() == service.name());
+        part.map(|part| part.url()).unwrap_or_default()
+    };
+    let store = url(Service::Store);
+    let _ = writeln!(
         text,
         "
 The store is ready after {:.1} s. Try (Alex buys a Lego set):
 
   curl {store}/manage/health
   curl -i {store}/api/v1/store/{USER}/purchase -H 'Content-Type: application/json' -d '{ITEM}'
-  curl {store}/api/v1/store/{USER}/orders
-
-From another terminal: cargo run -- stop warehouse, start warehouse, status, --help.
-Ctrl-C ends everything.",
+  curl {store}/api/v1/store/{USER}/orders",
         took.as_secs_f64()
     );
+    if let Some(paths) = locked {
+        let [management, service] =
+            [Kind::Management, Kind::Service].map(|kind| quoted(&kind.file(paths)));
+        let order = url(Service::Order);
+        let _ = writeln!(
+            text,
+            "  curl -H @{management} {store}/manage/access
+  curl -H @{service} {order}/api/v1/orders/{USER}
+
+It is locked: only Store's own routes, and health, take no token. The tokens are in these two files,
+and end with the launcher."
+        );
+    }
+    let _ = write!(
+        text,
+        "
+From another terminal: cargo run -- stop warehouse, start warehouse, status, --help.
+Ctrl-C ends everything."
+    );
     text
+}
+
+/// For a shell.
+fn quoted(path: &Path) -> String {
+    let text = path.display().to_string();
+    let plain = |c: char| c.is_ascii_alphanumeric() || "/._-+".contains(c);
+    if text.chars().all(plain) { text } else { format!("'{}'", text.replace('\'', r"'\''")) }
 }

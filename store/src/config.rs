@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use service::access::Callers;
 use service::config::{BaseConfig, Reader};
 use service::deferred::DeferredConfig;
 use service::peer::PeerConfig;
@@ -38,7 +39,7 @@ impl Config {
     /// Reads all of it, so that all that is wrong is said at once.
     pub fn read(reader: &mut Reader) -> Option<Self> {
         const WRITES: &str = "ORDER_WRITE_TIMEOUT_MS";
-        let base = BaseConfig::read(reader, NAME, PORT);
+        let base = BaseConfig::read(reader, NAME, PORT, Callers::Users);
         let known = base.as_ref();
         let order = PeerConfig::read(reader, known, order_api::NAME, order_api::PORT, 400);
         let order_writes = reader.millis(WRITES, 1800).max(order.timeout);

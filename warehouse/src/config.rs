@@ -1,5 +1,6 @@
 //! What Warehouse needs to know.
 
+use service::access::Callers;
 use service::config::{BaseConfig, Reader};
 use service::peer::PeerConfig;
 
@@ -16,7 +17,8 @@ pub struct Config {
 impl Config {
     /// Reads all of it, so that all that is wrong is said at once.
     pub fn read(reader: &mut Reader) -> Option<Self> {
-        let base = BaseConfig::read(reader, warehouse_api::NAME, warehouse_api::PORT);
+        let base =
+            BaseConfig::read(reader, warehouse_api::NAME, warehouse_api::PORT, Callers::Services);
         let (name, port) = (warranty_api::NAME, warranty_api::PORT);
         let warranty = PeerConfig::read(reader, base.as_ref(), name, port, 300);
         Some(Self { base: base?, warranty })

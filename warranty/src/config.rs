@@ -1,5 +1,6 @@
 //! What Warranty needs to know.
 
+use service::access::Callers;
 use service::config::{BaseConfig, Reader};
 
 /// How long a warranty lasts, in days of 24 hours.
@@ -22,7 +23,8 @@ pub struct Config {
 impl Config {
     /// Reads all of it, so that all that is wrong is said at once.
     pub fn read(reader: &mut Reader) -> Option<Self> {
-        let base = BaseConfig::read(reader, warranty_api::NAME, warranty_api::PORT);
+        let base =
+            BaseConfig::read(reader, warranty_api::NAME, warranty_api::PORT, Callers::Services);
         let period = Period(reader.number("WARRANTY_PERIOD_DAYS", 365, 1..=36_500));
         Some(Self { base: base?, period })
     }

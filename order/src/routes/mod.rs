@@ -3,6 +3,7 @@
 mod orders;
 mod warranty;
 
+use service::access::Callers;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -10,7 +11,7 @@ use crate::App;
 
 /// All routes, without their state.
 pub fn table() -> OpenApiRouter<App> {
-    let document = service::openapi::document("Order", "Who bought what");
+    let document = service::openapi::document("Order", "Who bought what", Callers::Services);
     OpenApiRouter::with_openapi(document)
         .routes(routes!(orders::list, orders::place, orders::give_back))
         .routes(routes!(orders::get))

@@ -2,7 +2,7 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::Method;
+use ::http::{HeaderName, HeaderValue, Method};
 use url::Url;
 
 use super::classify::ByKind;
@@ -49,6 +49,7 @@ pub(super) struct Inner {
     pub(super) timeout: Duration,
     pub(super) codes: Codes,
     pub(super) max_body: usize,
+    pub(super) secret: Option<(HeaderName, HeaderValue)>,
     pub(super) transport: Transport,
 }
 
@@ -67,6 +68,7 @@ impl Client {
             timeout: Duration::from_millis(500),
             codes: Codes::default(),
             max_body: 4 << 20,
+            secret: None,
         }
     }
 
@@ -134,6 +136,7 @@ pub struct ClientBuilder {
     timeout: Duration,
     codes: Codes,
     max_body: usize,
+    secret: Option<(HeaderName, HeaderValue)>,
 }
 
 impl ClientBuilder {
@@ -205,6 +208,16 @@ impl ClientBuilder {
         self
     }
 
+    /// A header that every request carries, such as `Authorization`, in place of whatever a request
+    /// or its context has of that name. It is marked as sensitive: its value is in no log and in no
+    /// [`Debug`](fmt::Debug). It is added when a request goes out, so that nothing that is kept of a
+    /// call, to make it later, has it. The default is none.
+    pub fn secret_header(mut self, name: HeaderName, mut value: HeaderValue) -> Self {
+        value.set_sensitive(true);
+        self.secret = Some((name, value));
+        self
+    }
+
     /// The client, on the connections of this transport.
     pub fn build(self, transport: &Transport) -> Client {
         let breaker = self.breaker.unwrap_or_else(|| {
@@ -231,6 +244,7 @@ impl ClientBuilder {
                 timeout: self.timeout,
                 codes: self.codes,
                 max_body: self.max_body,
+                secret: self.secret,
                 transport: transport.clone(),
             }),
         }

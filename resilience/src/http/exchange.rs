@@ -83,7 +83,7 @@ impl Exchange {
         limit: Option<Duration>,
         accepted: &mut bool,
     ) -> Result<Raw, ErrorKind> {
-        let mut answer = client.transport.send(self.outgoing(limit)).await?;
+        let mut answer = client.transport.send(self.outgoing(client, limit)).await?;
         let status = answer.status();
         if status != self.expected {
             return Err(meaning::refusal(answer, client.codes, client.max_body).await);
@@ -102,11 +102,14 @@ impl Exchange {
         Ok(Raw { status, headers, body })
     }
 
-    fn outgoing(&self, limit: Option<Duration>) -> Outgoing {
+    fn outgoing(&self, client: &Inner, limit: Option<Duration>) -> Outgoing {
         let mut headers = self.headers.clone();
         let limit = limit.map(|limit| HeaderValue::try_from(Deadline::format(limit)));
         if let Some(Ok(limit)) = limit {
             headers.insert(REQUEST_TIMEOUT, limit);
+        }
+        if let Some((name, value)) = &client.secret {
+            headers.insert(name, value.clone());
         }
         let (method, url, body) = (self.method.clone(), self.url.clone(), self.body.clone());
         Outgoing { method, url, headers, body }

@@ -26,6 +26,26 @@ fn error_answer(status: u16, headers: &[(&str, &str)], code: &str) -> Reaction {
 }
 
 #[tokio::test]
+async fn a_secret_header_goes_out_with_every_request_and_is_shown_nowhere() {
+    let mut server = Server::always(server::json(200, "{}")).await;
+    let name = HeaderName::from_static("authorization");
+    let client = Client::builder("peer", server.url.clone())
+        .secret_header(name.clone(), HeaderValue::from_static("Bearer geheim"))
+        .build(&transport());
+    // Not even whoever has a say in the rest of a request has one in this.
+    let forged = HeaderValue::from_static("Bearer forged");
+    let cx = cx().with_header(name.clone(), forged.clone());
+    let request = client.get("/things").header(name, forged);
+    let shown = format!("{client:?} {request:?}");
+    assert!(!shown.contains("geheim"), "{shown}");
+    request.fetch::<Value>(&cx).await.expect("a reply");
+
+    let request = server.request().await;
+    assert_eq!(header(&request, "authorization"), Some("Bearer geheim"));
+    assert_eq!(request.matches("authorization").count(), 1);
+}
+
+#[tokio::test]
 async fn a_request_carries_what_it_was_given() {
     let mut server = Server::always(server::json(201, "{\"id\": 7}")).await;
     let mut base = server.url.clone();

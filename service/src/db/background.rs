@@ -63,7 +63,9 @@ mod tests {
             [("DATABASE_URL", database.url()), ("DB_POOL_SIZE", "4"), ("DB_TIMEOUT_MS", "2000")];
         let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut reader = Reader::from_variables(owned).unwrap();
-        Db::new(&BaseConfig::read(&mut reader, "thing", 0).unwrap())
+        Db::new(
+            &BaseConfig::read(&mut reader, "thing", 0, crate::access::Callers::Services).unwrap(),
+        )
     }
 
     #[tokio::test(flavor = "multi_thread")]

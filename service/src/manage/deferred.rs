@@ -1,7 +1,7 @@
 //! `/manage/deferred`: the calls that a service makes later, and an operator's hand on them.
 //!
 //! They are in the service's database: what is shown and done concerns all replicas. What a call
-//! needs to know is a user's, so all of it is shown on this machine only.
+//! needs to know is a user's, so all of it takes a management token, or to be on this machine.
 
 use axum::Json;
 use axum::extract::State;
@@ -13,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::Local;
+use super::Trusted;
 use super::rows::{Which, refused, text, value};
 use super::view::millis;
 use crate::failure::Result;
@@ -160,7 +160,7 @@ impl From<Which<Stage>> for deferred::Filter {
 }
 
 /// How many calls wait, and those that have not ended or are parked: the newest 100, unless
-/// something else is asked for. From this machine only.
+/// something else is asked for. By management token, or where there is none, from this machine only.
 #[utoipa::path(
     get, path = "/manage/deferred", tag = "manage",
     params(
@@ -171,11 +171,11 @@ impl From<Which<Stage>> for deferred::Filter {
     responses(
         (status = 200, description = "The calls", body = Ledger),
         (status = 400, description = "No such state", body = crate::failure::ErrorBody),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
     ),
 )]
 async fn list(
-    _: Local,
+    _: Trusted,
     State(deferred): State<Deferred>,
     which: Which<Stage>,
 ) -> Result<Json<Ledger>> {
@@ -187,18 +187,18 @@ async fn list(
     }))
 }
 
-/// One call, with what it needs to know. From this machine only.
+/// One call, with what it needs to know. By management token, or where there is none, from this machine only.
 #[utoipa::path(
     get, path = "/manage/deferred/{id}", tag = "manage",
     params(("id" = Uuid, Path, description = "The call")),
     responses(
         (status = 200, description = "The call", body = Detailed),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
         (status = 404, description = "No such call", body = crate::failure::ErrorBody),
     ),
 )]
 async fn show(
-    _: Local,
+    _: Trusted,
     State(deferred): State<Deferred>,
     Ids([id]): Ids<1>,
 ) -> Result<Json<Detailed>> {
@@ -206,47 +206,47 @@ async fn show(
     Ok(Json(found.ok_or_else(|| refused(OperatorError::Unknown))?.into()))
 }
 
-/// Has a parked call made again, or one that waits made now. From this machine only.
+/// Has a parked call made again, or one that waits made now. By management token, or where there is none, from this machine only.
 #[utoipa::path(
     post, path = "/manage/deferred/{id}/retry", tag = "manage",
     params(("id" = Uuid, Path, description = "The call")),
     responses(
         (status = 200, description = "It is on its way", body = Detailed),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
         (status = 404, description = "No such call", body = crate::failure::ErrorBody),
         (status = 409, description = "`wrong_state`: it is neither parked nor pending",
             body = crate::failure::ErrorBody),
     ),
 )]
 async fn retry(
-    local: Local,
+    trusted: Trusted,
     State(deferred): State<Deferred>,
     ids: Ids<1>,
 ) -> Result<Json<Detailed>> {
     deferred.retry(ids.0[0]).await.map_err(refused)?;
-    show(local, State(deferred), ids).await
+    show(trusted, State(deferred), ids).await
 }
 
 /// Gives a call up that waits, or marks a parked one as seen to. A saga that it was the rest of is
-/// stuck until it is retried. From this machine only.
+/// stuck until it is retried. By management token, or where there is none, from this machine only.
 #[utoipa::path(
     post, path = "/manage/deferred/{id}/discard", tag = "manage",
     params(("id" = Uuid, Path, description = "The call")),
     responses(
         (status = 200, description = "It is discarded", body = Detailed),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
         (status = 404, description = "No such call", body = crate::failure::ErrorBody),
         (status = 409, description = "`wrong_state`: it is being made, or done",
             body = crate::failure::ErrorBody),
     ),
 )]
 async fn discard(
-    local: Local,
+    trusted: Trusted,
     State(deferred): State<Deferred>,
     ids: Ids<1>,
 ) -> Result<Json<Detailed>> {
     deferred.discard(ids.0[0]).await.map_err(refused)?;
-    show(local, State(deferred), ids).await
+    show(trusted, State(deferred), ids).await
 }
 
 impl From<Broker> for Status {

@@ -1,10 +1,11 @@
 //! `/manage/resilience`: what protects this service's calls, and an operator's hand on it;
-//! [`/manage/deferred`](deferred): the calls that it makes later; and [`/manage/sagas`](sagas): its
+//! [`/manage/access`](access): who is let in; [`/manage/deferred`](deferred): the calls that it makes later; and [`/manage/sagas`](sagas): its
 //! operations that reach into several systems.
 //!
 //! Every replica has breakers of its own: what is shown and what is done concerns the one that
 //! answers, and it says which one that is.
 
+pub(crate) mod access;
 pub(crate) mod deferred;
 mod rows;
 pub(crate) mod sagas;
@@ -27,6 +28,7 @@ use uuid::Uuid;
 pub(crate) use view::rfc3339;
 use view::{Breaker, Resilience};
 
+use crate::access::Operator;
 use crate::failure::{Failure, Result, code};
 use crate::input::Fields;
 
@@ -100,7 +102,8 @@ struct Commanded {
     breaker: Breaker,
 }
 
-/// Forces a breaker of this replica open or closed, or resets it. From this machine only.
+/// Forces a breaker of this replica open or closed, or resets it. With a management token; where the
+/// service has none, from this machine only.
 #[utoipa::path(
     post, path = "/manage/resilience/{*name}", tag = "manage",
     params(("name" = String, Path, description = "A breaker's name, as `GET` tells it")),
@@ -108,12 +111,12 @@ struct Commanded {
     responses(
         (status = 200, description = "Done, in this replica only", body = Commanded),
         (status = 400, description = "No such action", body = crate::failure::ErrorBody),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
         (status = 404, description = "No such breaker", body = crate::failure::ErrorBody),
     ),
 )]
 async fn command(
-    _: Local,
+    _: Trusted,
     State(panel): State<Panel>,
     Name(name): Name,
     mut fields: Fields,
@@ -160,9 +163,9 @@ const PASSED_ON: [HeaderName; 4] = [
     header::VIA,
 ];
 
-/// The request comes from this machine itself, through no proxy on it, and not from a page of
-/// another site in its browser.
-struct Local;
+/// The request has a management token. Where the service has none, it comes from this machine itself,
+/// through no proxy on it, and not from a page of another site in its browser.
+struct Trusted;
 
 /// Whether it is no page's, or a page's of this machine. A foreign name can be made to lead here
 /// after its page was loaded: to the browser the two are one site, and only the origin tells.
@@ -178,10 +181,13 @@ fn is_own_page(parts: &Parts) -> bool {
     })
 }
 
-impl<S: Send + Sync> FromRequestParts<S> for Local {
+impl<S: Send + Sync> FromRequestParts<S> for Trusted {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self> {
+        if parts.extensions.get::<Operator>().is_some() {
+            return Ok(Self);
+        }
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let near = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
         let passed_on = PASSED_ON.iter().any(|name| parts.headers.contains_key(name));
@@ -191,7 +197,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Local {
         Err(Failure::new(
             StatusCode::FORBIDDEN,
             code::FORBIDDEN,
-            "a service is operated from the machine that it runs on",
+            "without management tokens, a service is operated from the machine that it runs on",
         ))
     }
 }
@@ -209,8 +215,8 @@ mod tests {
         if let Some(peer) = peer {
             parts.extensions.insert(ConnectInfo::<SocketAddr>(peer.parse().unwrap()));
         }
-        match Local::from_request_parts(&mut parts, &()).await {
-            Ok(Local) => true,
+        match Trusted::from_request_parts(&mut parts, &()).await {
+            Ok(Trusted) => true,
             Err(failure) => {
                 assert_eq!((failure.status().as_u16(), failure.code()), (403, "forbidden"));
                 false

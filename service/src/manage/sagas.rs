@@ -2,7 +2,7 @@
 //! hand on them.
 //!
 //! They are in the service's database: what is shown and done concerns all replicas. What a saga
-//! needs to know is a user's, so all of it is shown on this machine only.
+//! needs to know is a user's, so all of it takes a management token, or to be on this machine.
 
 use axum::Json;
 use axum::extract::State;
@@ -15,7 +15,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-use super::Local;
+use super::Trusted;
 use super::rows::{Which, refused, text, value};
 use super::view::millis;
 use crate::failure::{Failure, Result, code};
@@ -184,7 +184,7 @@ impl From<Which<Stage>> for saga::Filter {
 }
 
 /// How many sagas there are that have not ended, and these: the newest 100, unless something else is
-/// asked for. From this machine only.
+/// asked for. By management token, or where there is none, from this machine only.
 #[utoipa::path(
     get, path = "/manage/sagas", tag = "manage",
     params(
@@ -195,10 +195,14 @@ impl From<Which<Stage>> for saga::Filter {
     responses(
         (status = 200, description = "The sagas", body = Journal),
         (status = 400, description = "No such state", body = crate::failure::ErrorBody),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
     ),
 )]
-async fn list(_: Local, State(sagas): State<Sagas>, which: Which<Stage>) -> Result<Json<Journal>> {
+async fn list(
+    _: Trusted,
+    State(sagas): State<Sagas>,
+    which: Which<Stage>,
+) -> Result<Json<Journal>> {
     let (kinds, found) = tokio::try_join!(sagas.snapshot(), sagas.list(which.into()))?;
     Ok(Json(Journal {
         kinds: kinds.into_iter().map(OpenSagas::from).collect(),
@@ -206,36 +210,44 @@ async fn list(_: Local, State(sagas): State<Sagas>, which: Which<Stage>) -> Resu
     }))
 }
 
-/// One saga, with its steps and what it needs to know. From this machine only.
+/// One saga, with its steps and what it needs to know. By management token, or where there is none, from this machine only.
 #[utoipa::path(
     get, path = "/manage/sagas/{id}", tag = "manage",
     params(("id" = Uuid, Path, description = "The saga")),
     responses(
         (status = 200, description = "The saga", body = WholeSaga),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
         (status = 404, description = "No such saga", body = crate::failure::ErrorBody),
     ),
 )]
-async fn show(_: Local, State(sagas): State<Sagas>, Ids([id]): Ids<1>) -> Result<Json<WholeSaga>> {
+async fn show(
+    _: Trusted,
+    State(sagas): State<Sagas>,
+    Ids([id]): Ids<1>,
+) -> Result<Json<WholeSaga>> {
     let unknown = || Failure::not_found(code::NOT_FOUND, "there is no such saga");
     Ok(Json(sagas.get(id).await?.ok_or_else(unknown)?.into()))
 }
 
 /// Has everything repeated that was given up of a saga, discarded or not, and at once what waits.
-/// From this machine only.
+/// By management token, or where there is none, from this machine only.
 #[utoipa::path(
     post, path = "/manage/sagas/{id}/retry", tag = "manage",
     params(("id" = Uuid, Path, description = "The saga")),
     responses(
         (status = 200, description = "It is on its way", body = WholeSaga),
-        (status = 403, description = "From another machine", body = crate::failure::ErrorBody),
+        (status = 403, description = "From another machine, where there are no tokens", body = crate::failure::ErrorBody),
         (status = 404, description = "No such saga, or nothing of it is left to be repeated",
             body = crate::failure::ErrorBody),
         (status = 409, description = "`wrong_state`: what is left of it is being made",
             body = crate::failure::ErrorBody),
     ),
 )]
-async fn retry(local: Local, State(sagas): State<Sagas>, ids: Ids<1>) -> Result<Json<WholeSaga>> {
+async fn retry(
+    trusted: Trusted,
+    State(sagas): State<Sagas>,
+    ids: Ids<1>,
+) -> Result<Json<WholeSaga>> {
     sagas.retry(ids.0[0]).await.map_err(|error| match error {
         OperatorError::Unknown => {
             let message = "there is no such saga, or nothing of it is left to be repeated";
@@ -243,5 +255,5 @@ async fn retry(local: Local, State(sagas): State<Sagas>, ids: Ids<1>) -> Result<
         }
         error => refused(error),
     })?;
-    show(local, State(sagas), ids).await
+    show(trusted, State(sagas), ids).await
 }

@@ -18,13 +18,20 @@ const PATIENCE: Duration = Duration::from_secs(30);
 #[derive(Clone, Debug)]
 pub struct Client {
     authority: String,
+    token: Option<String>,
 }
 
 impl Client {
     /// To the server at `url`, which is `http://host:port`.
     pub fn new(url: &str) -> Self {
         let authority = url.strip_prefix("http://").unwrap_or(url).trim_end_matches('/');
-        Self { authority: authority.to_owned() }
+        Self { authority: authority.to_owned(), token: None }
+    }
+
+    /// The same with this bearer token, in every call.
+    #[must_use]
+    pub fn with_token(&self, token: &str) -> Self {
+        Self { token: Some(token.to_owned()), ..self.clone() }
     }
 
     /// `target` is the path with its query, percent-encoded.
@@ -44,13 +51,17 @@ impl Client {
 
     /// Any method.
     pub fn call(&self, method: &str, target: impl Into<String>) -> Call {
-        Call {
+        let call = Call {
             authority: self.authority.clone(),
             method: method.to_owned(),
             target: target.into(),
             headers: Vec::new(),
             body: None,
             chunked: false,
+        };
+        match &self.token {
+            Some(token) => call.header("Authorization", format!("Bearer {token}")),
+            None => call,
         }
     }
 

@@ -17,6 +17,7 @@
 
 pub mod bad_input;
 mod client;
+pub mod jwt;
 pub mod network;
 pub mod operator;
 pub mod plumbing;

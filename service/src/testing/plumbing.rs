@@ -82,7 +82,8 @@ pub async fn methods_are_told(client: &Client, targets: &[(String, &str)]) {
 pub async fn openapi_has(client: &Client, paths: &[(&str, &[&str])]) {
     let document = client.get("/api-docs/openapi.json").send().await.ok();
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
-    let shared: [(&str, &[&str]); 5] = [
+    let shared: [(&str, &[&str]); 6] = [
+        ("/manage/access", &["get"]),
         ("/manage/health", &["get"]),
         ("/manage/health/live", &["get"]),
         ("/manage/health/ready", &["get"]),

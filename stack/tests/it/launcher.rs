@@ -5,6 +5,7 @@
 mod broker;
 mod deferred;
 pub(crate) mod harness;
+mod locked;
 mod sagas;
 
 use std::collections::BTreeMap;

@@ -10,6 +10,7 @@ mod systems;
 
 mod claims;
 mod degraded;
+mod identity;
 mod operators;
 mod orders;
 mod outage;

@@ -3,6 +3,7 @@
 mod items;
 mod warranty;
 
+use service::access::Callers;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -10,7 +11,11 @@ use crate::App;
 
 /// All routes, without their state.
 pub fn table() -> OpenApiRouter<App> {
-    let document = service::openapi::document("Warehouse", "Items, and the orders that hold them");
+    let document = service::openapi::document(
+        "Warehouse",
+        "Items, and the orders that hold them",
+        Callers::Services,
+    );
     OpenApiRouter::with_openapi(document)
         .routes(routes!(items::list, items::take))
         .routes(routes!(items::get, items::give_back))

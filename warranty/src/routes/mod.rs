@@ -3,6 +3,7 @@
 mod claims;
 mod warranties;
 
+use service::access::Callers;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
@@ -10,8 +11,11 @@ use crate::App;
 
 /// All routes, without their state.
 pub fn table() -> OpenApiRouter<App> {
-    let document =
-        service::openapi::document("Warranty", "Warranties of items, and claims on them");
+    let document = service::openapi::document(
+        "Warranty",
+        "Warranties of items, and claims on them",
+        Callers::Services,
+    );
     OpenApiRouter::with_openapi(document)
         .routes(routes!(warranties::list))
         .routes(routes!(warranties::get, warranties::start_or_restore, warranties::close))

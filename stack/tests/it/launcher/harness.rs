@@ -151,6 +151,11 @@ impl Launcher {
         }
     }
 
+    /// What it has printed before the last line that was waited for.
+    pub(crate) fn printed(&self) -> &[String] {
+        &self.seen
+    }
+
     pub(crate) fn signal(&self, signal: Signal) {
         kill(Pid::from_raw(self.child.id().cast_signed()), signal).unwrap();
     }

@@ -55,6 +55,10 @@ pub(crate) fn allowed(promised: Duration) -> Duration {
 static ROOM: Semaphore = Semaphore::const_new(PROCESSES as usize);
 const PROCESSES: u32 = 16;
 
+/// What a [locked](Plan::locked) world takes.
+pub(crate) const SERVICE_TOKEN: &str = "service-service-service-service-geheim";
+pub(crate) const MANAGEMENT_TOKEN: &str = "management-management-management-geheim";
+
 /// Bounds the wait for a request that is on its way.
 const SOON: Duration = Duration::from_secs(5);
 
@@ -140,13 +144,18 @@ impl Plan {
         self
     }
 
+    /// Services and operators need these tokens.
+    pub(crate) fn locked(self) -> Self {
+        self.variable("SERVICE_TOKENS", SERVICE_TOKEN)
+            .variable("MANAGEMENT_TOKENS", MANAGEMENT_TOKEN)
+    }
+
     /// Breakers that wait for less: for tests in which that time is no promise.
     pub(crate) fn impatient(self) -> Self {
         self.variable("BREAKER_OPEN_MS", "1000")
     }
 
-    /// Times that the most crowded machine keeps: for tests of many requests at once, of which none
-    /// may fail for want of time.
+    /// Times that the most crowded machine keeps: for tests in which no time is a promise.
     pub(crate) fn patient(self) -> Self {
         [
             ("DB_TIMEOUT_MS", "15000"),

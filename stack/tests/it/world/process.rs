@@ -81,7 +81,9 @@ impl Process {
         // Held until its guardian watches.
         command.args(["service", "--held", self.part.name(), "serve"]);
         // Whoever is to have one is given its own.
-        command.env_remove("AMQP_URL");
+        for name in ["AMQP_URL", "SERVICE_TOKENS", "MANAGEMENT_TOKENS"] {
+            command.env_remove(name);
+        }
         command.envs(self.variables.iter().map(|(name, value)| (name, value)));
         command.envs(variables.iter().copied());
         command.env("PORT", self.port.to_string()).env_remove("CONFIG_PATH");
@@ -177,6 +179,11 @@ impl Process {
         let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
         let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
         line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+    }
+
+    /// All that it has said.
+    pub(crate) fn said(&self) -> String {
+        fs::read_to_string(&self.log).unwrap()
     }
 
     /// The end of its log, for whoever reads a failed test.

@@ -18,6 +18,8 @@ use std::time::Duration;
 
 use url::Url;
 
+use crate::server::Limits;
+
 /// What was wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ConfigError(Vec<String>);
@@ -200,7 +202,14 @@ impl Reader {
 /// | `DB_TIMEOUT_MS` | 1000 | longest that a piece of database work may take |
 /// | `REQUEST_BUDGET_MS` | 1900 | longest that a request may take; callers may ask for less |
 /// | `MIGRATE_ON_START` | `true` | bring the database's schema up to date before becoming ready |
-/// | `SHUTDOWN_TIMEOUT_MS` | 8000 | longest that SIGTERM waits for running work |
+/// | `SHUTDOWN_DELAY_MS` | 250 | how long after SIGTERM readiness says no while requests are still taken: longer than whoever sends them needs to notice |
+/// | `SHUTDOWN_TIMEOUT_MS` | 8000 | longest that is then waited for running work |
+/// | `MAX_CONNECTIONS` | 1024 | connections at a time; half of the descriptors that there may be (`ulimit -Hn`) where that is less |
+/// | `MAX_HEAD_BYTES` | 16384 | a request's line and headers, of which there may be 100; 431 beyond that |
+/// | `HEAD_TIMEOUT_MS` | 10000 | longest that they may take to arrive |
+/// | `BODY_TIMEOUT_MS` | 10000 | longest that a body may take to arrive |
+/// | `IDLE_TIMEOUT_MS` | 100000 | how long a connection waits for its next request |
+/// | `WRITE_TIMEOUT_MS` | 10000 | how long a client may take nothing of its answer |
 #[derive(Clone, Debug)]
 pub struct BaseConfig {
     /// The service's name, as other services know it.
@@ -217,8 +226,12 @@ pub struct BaseConfig {
     pub budget: Duration,
     /// Whether the schema is brought up to date at the start.
     pub migrate: bool,
-    /// Longest that a shutdown waits for running work.
+    /// How long requests are still taken once readiness says no.
+    pub shutdown_delay: Duration,
+    /// Longest that a shutdown then waits for running work.
     pub shutdown_timeout: Duration,
+    /// What a client may take.
+    pub limits: Limits,
 }
 
 impl BaseConfig {
@@ -235,7 +248,9 @@ impl BaseConfig {
         let database_timeout = reader.millis("DB_TIMEOUT_MS", 1000);
         let budget = reader.millis("REQUEST_BUDGET_MS", 1900);
         let migrate = reader.flag("MIGRATE_ON_START", true);
+        let shutdown_delay = reader.millis("SHUTDOWN_DELAY_MS", 250);
         let shutdown_timeout = reader.millis("SHUTDOWN_TIMEOUT_MS", 8000);
+        let limits = Limits::read(reader);
         let looks_like =
             format!("an address such as postgres://user:password@127.0.0.1:5432/{name}");
         let database_url = reader.required("DATABASE_URL", &looks_like, |t| {
@@ -250,7 +265,9 @@ impl BaseConfig {
             database_timeout,
             budget,
             migrate,
+            shutdown_delay,
             shutdown_timeout,
+            limits,
         })
     }
 }

@@ -22,6 +22,7 @@
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | [`health`] | `/manage/health` |
+//! | [`server`] | connections: how many, and how long each may keep us waiting |
 //! | `manage` | `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
@@ -43,6 +44,7 @@ pub mod openapi;
 pub mod peer;
 pub mod pipeline;
 pub mod saga;
+pub mod server;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state, map_request};
+use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
@@ -26,6 +26,7 @@ use crate::failure::{Failure, code};
 use crate::input::COMPENSATE;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
+use crate::server::{Reserved, Turn};
 
 /// The largest body that is accepted, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -34,15 +35,13 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// before it reads sees the answer instead of a reset connection. In bytes.
 const SURPLUS_LIMIT: usize = 16 * 1024 * 1024;
 
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
-
 /// What the pipeline knows of the service that it stands before.
 #[derive(Clone, Debug)]
 pub(crate) struct Shell {
     pub(crate) name: &'static str,
     pub(crate) lifecycle: Lifecycle,
     pub(crate) budget: Duration,
+    pub(crate) body_time: Duration,
 }
 
 /// Puts the pipeline round a service's routes.
@@ -58,7 +57,7 @@ pub(crate) fn wrap(routes: Router, shell: &Shell) -> Router {
         })
         .layer(from_fn_with_state(shell.clone(), detach))
         .layer(from_fn_with_state(shell.clone(), gate))
-        .layer(from_fn(body))
+        .layer(from_fn_with_state(shell.clone(), body))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(shell.clone(), observe));
     // A layer of a router runs after that router has chosen a route: the slash must go before.
@@ -116,7 +115,7 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     };
     parts.headers.insert(REQUEST_ID, caller.request_id().clone());
     parts.headers.insert(TRACEPARENT, caller.traceparent().clone());
-    if shell.lifecycle.is_draining() {
+    if shell.lifecycle.is_leaving() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -189,6 +188,9 @@ async fn gate(
     if is_plumbing(request.uri().path()) {
         return Ok(next.run(request).await);
     }
+    if request.extensions().get::<Reserved>().is_some() {
+        return Err(Failure::unavailable(code::OVERLOADED, "too many connections; try again"));
+    }
     // An undo is let in to the last: what it takes back would otherwise stay.
     let undo = request.headers().contains_key(COMPENSATE);
     if shell.lifecycle.is_draining() && !undo {
@@ -221,10 +223,17 @@ pub(crate) enum BodyKind {
     Other,
 }
 
-async fn body(request: Request, next: Next) -> Result<Response, Failure> {
+async fn body(
+    State(shell): State<Shell>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
     let (mut parts, body) = request.into_parts();
-    let bytes = tokio::time::timeout(BODY_TIME, whole(body)).await;
+    let bytes = tokio::time::timeout(shell.body_time, whole(body)).await;
     let bytes = bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))?;
+    if let Some(turn) = parts.extensions.remove::<Turn>() {
+        turn.complete();
+    }
     let kind = if bytes.is_empty() {
         BodyKind::Empty
     } else if is_json(&parts.headers) {

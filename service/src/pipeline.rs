@@ -157,6 +157,9 @@ fn log(method: &Method, path: &str, status: StatusCode, took: Duration, failure:
     let (code, message) = (failure.code(), failure.message());
     let causes = failure.causes();
     match status {
+        _ if failure.is_shed() => {
+            tracing::debug!(%method, path, status, millis, code, message, "shed");
+        }
         500 => tracing::error!(%method, path, status, millis, code, message, causes, "defect"),
         501.. => tracing::warn!(%method, path, status, millis, code, message, causes, "failed"),
         _ => tracing::info!(%method, path, status, millis, code, message, "refused"),
@@ -188,11 +191,11 @@ async fn gate(
     if is_plumbing(request.uri().path()) {
         return Ok(next.run(request).await);
     }
-    if request.extensions().get::<Reserved>().is_some() {
-        return Err(Failure::unavailable(code::OVERLOADED, "too many connections; try again"));
-    }
     // An undo is let in to the last: what it takes back would otherwise stay.
     let undo = request.headers().contains_key(COMPENSATE);
+    if request.extensions().get::<Reserved>().is_some() && !undo {
+        return Err(Failure::shed("too many connections at once; try again shortly"));
+    }
     if shell.lifecycle.is_draining() && !undo {
         return Err(Failure::unavailable(code::SHUTTING_DOWN, "this instance is about to end"));
     }

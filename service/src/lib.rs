@@ -21,6 +21,7 @@
 //! | [`tombstone`] | ids whose effect was undone, and the lock that makes that exact |
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
+//! | `headers` | what an answer tells a browser not to do with it |
 //! | [`health`] | `/manage/health` |
 //! | [`server`] | connections: how many, and how long each may keep us waiting |
 //! | `manage` | `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
@@ -33,6 +34,7 @@ pub mod config;
 pub mod db;
 pub mod deferred;
 pub mod failure;
+mod headers;
 pub mod health;
 pub mod idempotency;
 pub mod input;

@@ -23,6 +23,7 @@ use tower_http::catch_panic::CatchPanicLayer;
 use tracing::Instrument;
 
 use crate::failure::{Failure, code};
+use crate::headers;
 use crate::input::COMPENSATE;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
@@ -115,6 +116,7 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     };
     parts.headers.insert(REQUEST_ID, caller.request_id().clone());
     parts.headers.insert(TRACEPARENT, caller.traceparent().clone());
+    headers::secure(&path, &mut parts.headers);
     if shell.lifecycle.is_leaving() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }

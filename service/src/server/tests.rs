@@ -1,3 +1,5 @@
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
+
 use std::future::pending;
 
 use axum::routing::get;

@@ -20,6 +20,7 @@ mod quiet;
 mod readme;
 mod reads;
 mod replicas;
+mod rolling;
 mod shutdown;
 mod storm;
 mod world;

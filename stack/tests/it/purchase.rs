@@ -2,10 +2,10 @@
 
 use futures_util::future::join_all;
 use serde_json::json;
-use service::testing::assert_envelope;
+use service::testing::{assert_envelope, until};
 
 use crate::world::shop::{ALEX, MODEL, Promise as _, SIZE, element, path};
-use crate::world::{Part, World};
+use crate::world::{Part, RECOVERY, World};
 
 #[tokio::test]
 async fn purchase_list_claim_and_refund_leave_stock_as_it_was() {

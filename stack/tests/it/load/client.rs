@@ -9,7 +9,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-/// A user's patience, and what the contract promises.
+/// A user's patience, if nothing else is said, and what the contract promises.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is sent.
@@ -45,9 +45,7 @@ impl Shot {
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Hit {
     pub(crate) kind: Kind,
-    /// When it was sent.
-    pub(crate) at: Instant,
-    /// From then until the answer was read.
+    /// From when it was sent until the answer was read.
     pub(crate) took: Duration,
     pub(crate) answer: Told,
 }
@@ -70,13 +68,20 @@ pub(crate) enum Told {
 #[derive(Clone, Debug)]
 pub(crate) struct Lines {
     authority: Arc<str>,
+    patience: Duration,
     idle: Arc<Mutex<Vec<Line>>>,
 }
 
 impl Lines {
     pub(crate) fn to(url: &str) -> Self {
         let authority = url.strip_prefix("http://").unwrap().into();
-        Self { authority, idle: Arc::default() }
+        Self { authority, patience: PATIENCE, idle: Arc::default() }
+    }
+
+    /// Waits for an answer as long as this.
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
     }
 
     fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
@@ -87,7 +92,7 @@ impl Lines {
     pub(crate) async fn fire(&self, shot: Shot) -> Hit {
         let kept = self.idle().pop();
         let mut at = Instant::now();
-        let answer = timeout(PATIENCE, async {
+        let answer = timeout(self.patience, async {
             let mut line = match kept {
                 Some(line) => line,
                 None => Line::to(&self.authority).await?,
@@ -100,7 +105,7 @@ impl Lines {
             io::Result::Ok(told)
         });
         let answer = answer.await.ok().and_then(Result::ok).unwrap_or(Told::Nothing);
-        Hit { kind: shot.kind, at, took: at.elapsed(), answer }
+        Hit { kind: shot.kind, took: at.elapsed(), answer }
     }
 }
 

@@ -131,13 +131,14 @@ impl Tally {
 
 /// Of sorted times; zero where there are none.
 pub(crate) fn percentile(times: &[Duration], percent: usize) -> Duration {
-    times.get(times.len() * percent / 100).copied().unwrap_or_default()
+    let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
+    times.get(index).copied().unwrap_or_default()
 }
 
 impl std::fmt::Display for Tally {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let Self { good, purchases, offered, shed, served, others } = self;
-        let quantiles = |times| [50, 99, 100].map(|percent| percentile_or_last(times, percent));
+        let quantiles = |times| [50, 99, 100].map(|percent| percentile(times, percent));
         let [s50, s99, s100] = quantiles(served);
         let [r50, r99, r100] = quantiles(shed);
         write!(
@@ -148,9 +149,4 @@ impl std::fmt::Display for Tally {
             shed.len(),
         )
     }
-}
-
-fn percentile_or_last(times: &[Duration], percent: usize) -> Duration {
-    let index = (times.len() * percent / 100).min(times.len().saturating_sub(1));
-    times.get(index).copied().unwrap_or_default()
 }

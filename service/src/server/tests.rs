@@ -235,3 +235,16 @@ async fn the_end_closes_what_is_idle_and_waits_for_what_is_not() {
     drop(working);
     timeout(SOON, server.running).await.expect("it ends").unwrap();
 }
+
+#[tokio::test]
+async fn the_kernel_asks_a_silent_peer_whether_it_is_still_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (stream, accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (accepted, _) = accepted.unwrap();
+    prepare(&accepted);
+    let socket = SockRef::from(&accepted);
+    assert!(socket.keepalive().unwrap());
+    assert!(accepted.nodelay().unwrap());
+    drop(stream);
+}

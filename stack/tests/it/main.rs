@@ -22,5 +22,6 @@ mod reads;
 mod replicas;
 mod rolling;
 mod shutdown;
+mod soak;
 mod storm;
 mod world;

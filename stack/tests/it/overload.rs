@@ -2,7 +2,10 @@
 
 use std::time::{Duration, Instant};
 
+use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use service::testing::until;
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::TcpStream;
 
 use crate::load::{Lines, ORDERS, Tally, USERS, closed_loop, mix, open_loop, percentile};
 use crate::world::{Part, World};
@@ -70,4 +73,48 @@ async fn four_times_what_store_can_carry_leaves_it_at_its_peak() {
     assert!(shed <= SHED_WITHIN, "{shed:?}");
     assert!(recovered <= RECOVERED_WITHIN, "{recovered:?}");
     world.settles().await;
+}
+
+/// So many connections on which nothing comes, some on which a head begins, and some on which nobody
+/// reads; then everything that a user does, and health.
+async fn purchases_succeed_among(world: &World, count: usize) {
+    let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
+    setrlimit(Resource::RLIMIT_NOFILE, hard, hard).unwrap();
+    let store = world.replica(Part::Store, 0);
+    let url = store.url();
+    let authority = url.strip_prefix("http://").unwrap();
+    let before = store.pss();
+    let mut open = Vec::new();
+    for number in 0..count {
+        let mut stream = TcpStream::connect(authority).await.unwrap();
+        let sent = match number % 20 {
+            0 => b"GET /api/v1/store/".to_vec(),
+            1 => b"POST /api/v1/x HTTP/1.1\r\nHost: x\r\nContent-Length: 60000\r\n\r\nx".to_vec(),
+            2 => b"GET /docs/swagger-ui-bundle.js HTTP/1.1\r\nHost: x\r\n\r\n".repeat(20),
+            _ => Vec::new(),
+        };
+        // It may be cut off already.
+        let _ = stream.write_all(&sent).await;
+        open.push(stream);
+    }
+    for _ in 0..5 {
+        let order = world.bought().await;
+        world.get(order).send().await.ok();
+        assert_eq!(world.client(Part::Store).get("/manage/health").send().await.status, 200);
+    }
+    let grown = store.pss().saturating_sub(before);
+    eprintln!("{count} connections: {grown} KiB more than {before}");
+    // Places, each with a head, a body, and as much of an answer as was written at once.
+    assert!(grown <= 128 * 1024, "{grown} KiB");
+}
+
+#[tokio::test]
+async fn purchases_succeed_among_1_000_connections_that_only_sit_there() {
+    purchases_succeed_among(&World::start().await, 1000).await;
+}
+
+#[tokio::test]
+#[ignore = "overload: more descriptors than others should do without"]
+async fn purchases_succeed_among_5_000_connections_that_only_sit_there() {
+    purchases_succeed_among(&World::plan().alone().start().await, 5000).await;
 }

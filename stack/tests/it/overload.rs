@@ -7,7 +7,7 @@ use service::testing::until;
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::load::{Lines, ORDERS, Tally, USERS, closed_loop, mix, open_loop, percentile};
+use crate::load::{Kind, Lines, Shot, Tally, closed_loop, mix, open_loop, percentile};
 use crate::world::{Part, World};
 
 /// Promises.
@@ -24,11 +24,19 @@ fn duration() -> Duration {
 #[tokio::test]
 #[ignore = "overload: performance on a quiet machine"]
 async fn four_times_what_store_can_carry_leaves_it_at_its_peak() {
+    stays_at_its_peak(|_| true).await;
+}
+
+#[tokio::test]
+#[ignore = "overload: performance on a quiet machine"]
+async fn four_times_the_purchases_that_store_can_carry_leave_it_at_its_peak() {
+    stays_at_its_peak(|shot| shot.kind == Kind::Purchase).await;
+}
+
+async fn stays_at_its_peak(asked: fn(&Shot) -> bool) {
     let world = World::plan().alone().start().await;
-    world.enrol(USERS);
-    world.sell(ORDERS);
+    let shots: Vec<_> = mix(&world).into_iter().filter(asked).collect();
     let lines = Lines::to(&world.replica(Part::Store, 0).url());
-    let shots = mix();
     // The first requests of a process are no measure.
     closed_loop(&lines, &shots, 4, Duration::from_secs(1)).await;
     let mut peak = 0.0_f64;
@@ -55,6 +63,10 @@ async fn four_times_what_store_can_carry_leaves_it_at_its_peak() {
     };
     let (hits, health) = tokio::join!(open_loop(&lines, &shots, peak * 4.0, time), health);
     let ended = Instant::now();
+    let tally = Tally::of(&hits, time);
+    eprintln!("4 times the peak of {peak:.0}/s: {tally}");
+    eprintln!("health: p99 {:.1?}, max {:.1?}", percentile(&health, 99), percentile(&health, 100));
+    eprintln!("{:.0} % of the peak", tally.good / peak * 100.0);
     let purchase = async || (world.buy().send().await.status == 201).then_some(());
     until(RECOVERED_WITHIN, "a purchase works again", purchase).await;
     let list = async || {
@@ -63,11 +75,8 @@ async fn four_times_what_store_can_carry_leaves_it_at_its_peak() {
     };
     until(RECOVERED_WITHIN, "a list is whole again", list).await;
     let recovered = ended.elapsed();
+    eprintln!("recovered after {recovered:.1?}");
     world.assert_all_closed().await;
-    let tally = Tally::of(&hits, time);
-    eprintln!("4 times the peak of {peak:.0}/s: {tally}");
-    eprintln!("health: p99 {:.1?}, max {:.1?}", percentile(&health, 99), percentile(&health, 100));
-    eprintln!("{:.0} % of the peak; recovered after {recovered:.1?}", tally.good / peak * 100.0);
     assert!(tally.good >= peak * LEAST_GOODPUT, "{:.0}/s of {peak:.0}/s", tally.good);
     let shed = percentile(&tally.shed, 99);
     assert!(shed <= SHED_WITHIN, "{shed:?}");
@@ -104,8 +113,8 @@ async fn purchases_succeed_among(world: &World, count: usize) {
     }
     let grown = store.pss().saturating_sub(before);
     eprintln!("{count} connections: {grown} KiB more than {before}");
-    // Places, each with a head, a body, and as much of an answer as was written at once.
-    assert!(grown <= 128 * 1024, "{grown} KiB");
+    // What the documents say; never-ending answers are pages, which are no memory of their own.
+    assert!(grown <= 83 * 1024, "{grown} KiB");
 }
 
 #[tokio::test]

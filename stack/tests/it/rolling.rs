@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use futures_util::future::join_all;
 
-use crate::load::{Lines, ORDERS, Told, USERS, mix};
+use crate::load::{Lines, Told, mix};
 use crate::world::{Part, World};
 
 /// Users who shop meanwhile, each of whom rests between two requests.
@@ -29,10 +29,8 @@ async fn rolling_restart_of_all_four_fails_no_request() {
     let plan = World::plan().replicas(2).balanced();
     let plan = PATIENT.iter().fold(plan, |plan, (name, value)| plan.variable(name, value));
     let world = plan.start().await;
-    world.enrol(USERS);
-    world.sell(ORDERS);
     let lines = Lines::to(world.balancer(Part::Store).url()).patient(Duration::from_secs(10));
-    let (shots, over) = (mix(), AtomicBool::new(false));
+    let (shots, over) = (mix(&world), AtomicBool::new(false));
     let shopper = async |number: usize| {
         let mut told: BTreeMap<String, usize> = BTreeMap::new();
         for shot in shots.iter().skip(number * 401) {

@@ -3,7 +3,7 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::load::{Lines, ORDERS, Tally, Told, USERS, closed_loop, mix, open_loop};
+use crate::load::{Lines, Tally, Told, closed_loop, mix, open_loop};
 use crate::world::{Part, World};
 
 /// How long: `SOAK_SECONDS`.
@@ -53,10 +53,8 @@ impl Taken {
 #[ignore = "soak: ten minutes"]
 async fn half_of_the_peak_takes_no_more_in_the_end_than_in_the_beginning() {
     let world = World::plan().alone().start().await;
-    world.enrol(USERS);
-    world.sell(ORDERS);
     let lines = Lines::to(&world.replica(Part::Store, 0).url());
-    let shots = mix();
+    let shots = mix(&world);
     let warm = Duration::from_secs(5);
     closed_loop(&lines, &shots, 4, warm / 5).await;
     let peak = Tally::of(&closed_loop(&lines, &shots, 8, warm).await, warm).good;

@@ -33,7 +33,7 @@ mod users;
 use users::Users;
 
 /// How long anybody waits in an overload.
-pub const MOMENT: Duration = Duration::from_millis(20);
+pub const MOMENT: Duration = Duration::from_millis(10);
 
 /// How often the log says how much is shed.
 const REPORT: Duration = Duration::from_secs(1);

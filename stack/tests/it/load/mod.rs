@@ -15,21 +15,26 @@ use tokio::task::JoinSet;
 
 pub(crate) use client::{Hit, Kind, Lines, Shot, Told};
 
+use crate::world::World;
 use crate::world::bulk::{order, user};
-use crate::world::shop::{ALEX, MODEL, SIZE};
+use crate::world::shop::{ALEX, SIZE};
 
 /// Users who buy, each with a few orders.
-pub(crate) const USERS: u64 = 2000;
+const USERS: u64 = 2000;
 
 /// Orders that are looked at.
-pub(crate) const ORDERS: u64 = 500;
+const ORDERS: u64 = 500;
 
 /// More requests under way than this are a defect of the test.
 const MOST: usize = 4000;
 
-/// What users ask for, in turn: a purchase, and three reads.
-pub(crate) fn mix() -> Vec<Shot> {
-    let wish = format!(r#"{{"model":"{MODEL}","size":"{SIZE}"}}"#);
+/// A world with these users and orders, and enough on the shelf for all; and what its users ask for,
+/// in turn: a purchase, and three reads.
+pub(crate) fn mix(world: &World) -> Vec<Shot> {
+    world.enrol(USERS);
+    world.sell(ORDERS);
+    let model = world.shelve(10_000_000);
+    let wish = format!(r#"{{"model":"{model}","size":"{SIZE}"}}"#);
     let store = "/api/v1/store";
     let shots = (0..USERS).flat_map(|number| {
         let (buyer, seen) = (user(number), order(number % ORDERS));

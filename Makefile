@@ -20,14 +20,26 @@ HELPERS := --skip process_to_be_killed --skip process_with_an_authority
 
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip soak::
 	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
+	$(MAKE) overload
 	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 # One after the other: with RabbitMQ, then without.
 .PHONY: chaos
 chaos: prerequisites ## purchases, refunds and claims in ten minutes of kills with RabbitMQ and ten without: CHAOS_SECONDS for each, CHAOS_SEED to repeat
 	$(CARGO) test -p stack --test it -- --ignored --nocapture --test-threads=1 storm::long_
+
+# Optimized: what ships is what is measured.
+LOADED := $(CARGO) test --profile load -p stack --test it -- --ignored --nocapture --test-threads=1
+
+.PHONY: overload
+overload: prerequisites ## four times what Store can carry, and thousands of connections that only sit there: OVERLOAD_SECONDS; wants an idle machine
+	$(LOADED) overload::
+
+.PHONY: soak
+soak: prerequisites ## half of what Store can carry for ten minutes: nothing grows; SOAK_SECONDS
+	$(LOADED) soak::
 
 # As Cargo.toml lists them, `default` (nothing) among them.
 FEATURES := $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z]*\) = .*/\1/p' resilience/Cargo.toml)

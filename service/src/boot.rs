@@ -1,14 +1,12 @@
 //! From configuration to a served router, and back out on SIGTERM.
 
 use std::future::Future;
-use std::net::SocketAddr;
 use std::time::Duration;
 
 use axum::Router;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use axum::routing::get;
-use axum::serve::ListenerExt;
 use http::header::CONTENT_TYPE;
 use resilience::deferred::Runtime;
 use resilience::registry::Registry;
@@ -30,10 +28,7 @@ use crate::manage::{self, Panel};
 use crate::migrate::{self, Schema};
 use crate::peer::Peers;
 use crate::pipeline::{self, Shell};
-use crate::{idempotency, openapi, telemetry};
-
-/// How long readiness says no, at least, before the listener closes: so that a probe sees it.
-const GRACE: Duration = Duration::from_millis(250);
+use crate::{idempotency, openapi, server, telemetry};
 
 /// What every service stands on.
 #[derive(Clone, Debug)]
@@ -115,6 +110,7 @@ pub async fn serve(
         lifecycle: lifecycle.clone(),
         budget: config.budget,
         access: access.clone(),
+        body_time: config.limits.body_time,
     };
     let pulse = Pulse {
         name: config.name,
@@ -144,21 +140,18 @@ pub async fn serve(
         (defer(runtime, &lifecycle, stop.clone()), handle)
     });
     tracing::info!(service = config.name, address = %listener.local_addr()?, "listening");
-    let listener = listener.tap_io(|connection| {
-        if let Err(error) = connection.set_nodelay(true) {
-            tracing::debug!(%error, "a connection keeps its delay");
-        }
-    });
     let closing = CancellationToken::new();
-    let closed = closing.clone();
-    let app = app.into_make_service_with_connect_info::<SocketAddr>();
-    let server = axum::serve(listener, app).with_graceful_shutdown(closed.cancelled_owned());
-    let mut server = tokio::spawn(server.into_future());
+    let server = server::serve(listener, app, config.name, config.limits, closing.clone());
+    let mut server = tokio::spawn(server);
 
     tokio::select! {
-        ended = &mut server => return Ok(ended??),
+        ended = &mut server => return Ok(ended?),
         () = shutdown => {}
     }
+    tracing::info!(service = config.name, "ending: not ready any more");
+    lifecycle.leave();
+    // Whoever sends requests finds that out by asking, and sends them here until then.
+    tokio::time::sleep(config.shutdown_delay).await;
     tracing::info!(service = config.name, "ending: no new requests");
     lifecycle.drain();
     let limit = Instant::now() + config.shutdown_timeout;
@@ -179,7 +172,7 @@ pub async fn serve(
         handle.cut_off();
         tokio::time::timeout_at(limit, task).await.is_ok()
     };
-    let (requests, calls, ()) = tokio::join!(requests, calls, tokio::time::sleep(GRACE));
+    let (requests, calls) = tokio::join!(requests, calls);
     let complete = requests && calls;
     if !complete {
         tracing::error!(service = config.name, "ending with work unfinished");

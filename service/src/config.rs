@@ -19,6 +19,7 @@ use std::time::Duration;
 use url::Url;
 
 use crate::access::{AccessConfig, Callers};
+use crate::server::Limits;
 
 /// What was wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -207,10 +208,17 @@ impl Reader {
 /// | `DB_TIMEOUT_MS` | 1000 | longest that a piece of database work may take |
 /// | `REQUEST_BUDGET_MS` | 1900 | longest that a request may take; callers may ask for less |
 /// | `MIGRATE_ON_START` | `true` | bring the database's schema up to date before becoming ready |
-/// | `SHUTDOWN_TIMEOUT_MS` | 8000 | longest that SIGTERM waits for running work |
+/// | `SHUTDOWN_DELAY_MS` | 250 | how long after SIGTERM readiness says no while requests are still taken: longer than whoever sends them needs to notice |
+/// | `SHUTDOWN_TIMEOUT_MS` | 8000 | longest that is then waited for running work |
+/// | `MAX_CONNECTIONS` | 1024 | connections at a time; half of the descriptors that there may be (`ulimit -Hn`) where that is less |
+/// | `MAX_HEAD_BYTES` | 16384 | a request's line and headers, of which there may be 100; 431 beyond that |
+/// | `HEAD_TIMEOUT_MS` | 10000 | longest that they may take to arrive |
+/// | `BODY_TIMEOUT_MS` | 10000 | longest that a body may take to arrive |
+/// | `IDLE_TIMEOUT_MS` | 100000 | how long a connection waits for its next request |
+/// | `WRITE_TIMEOUT_MS` | 10000 | how long a client may take nothing of its answer |
 ///
 /// Those of [`AccessConfig`] too.
-#[derive(Clone)]
+#[derive(Clone, Debug)]
 pub struct BaseConfig {
     /// The service's name, as other services know it.
     pub name: &'static str,
@@ -226,26 +234,14 @@ pub struct BaseConfig {
     pub budget: Duration,
     /// Whether the schema is brought up to date at the start.
     pub migrate: bool,
-    /// Longest that a shutdown waits for running work.
+    /// How long requests are still taken once readiness says no.
+    pub shutdown_delay: Duration,
+    /// Longest that a shutdown then waits for running work.
     pub shutdown_timeout: Duration,
     /// Who is let in.
     pub access: AccessConfig,
-}
-
-/// Without the database's address, which holds a password.
-impl fmt::Debug for BaseConfig {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("BaseConfig")
-            .field("name", &self.name)
-            .field("address", &self.address)
-            .field("pool_size", &self.pool_size)
-            .field("database_timeout", &self.database_timeout)
-            .field("budget", &self.budget)
-            .field("migrate", &self.migrate)
-            .field("shutdown_timeout", &self.shutdown_timeout)
-            .field("access", &self.access)
-            .finish_non_exhaustive()
-    }
+    /// What a client may take.
+    pub limits: Limits,
 }
 
 impl BaseConfig {
@@ -267,8 +263,10 @@ impl BaseConfig {
         let database_timeout = reader.millis("DB_TIMEOUT_MS", 1000);
         let budget = reader.millis("REQUEST_BUDGET_MS", 1900);
         let migrate = reader.flag("MIGRATE_ON_START", true);
+        let shutdown_delay = reader.millis("SHUTDOWN_DELAY_MS", 250);
         let shutdown_timeout = reader.millis("SHUTDOWN_TIMEOUT_MS", 8000);
         let access = AccessConfig::read(reader, bind, callers);
+        let limits = Limits::read(reader);
         let looks_like =
             format!("an address such as postgres://user:password@127.0.0.1:5432/{name}");
         let database_url = reader.required("DATABASE_URL", &looks_like, |t| {
@@ -283,8 +281,10 @@ impl BaseConfig {
             database_timeout,
             budget,
             migrate,
+            shutdown_delay,
             shutdown_timeout,
             access,
+            limits,
         })
     }
 }

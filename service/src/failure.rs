@@ -59,6 +59,8 @@ pub mod code {
     pub const DATABASE_UNAVAILABLE: &str = "database_unavailable";
     /// Too much at once.
     pub const OVERLOADED: &str = "overloaded";
+    /// More from one user than there may be.
+    pub const TOO_MANY_REQUESTS: &str = "too_many_requests";
     /// This process is about to end.
     pub const SHUTTING_DOWN: &str = "shutting_down";
     /// Nobody knows whether it happened; repeating is safe.
@@ -106,6 +108,8 @@ struct Inner {
     retry_after: Option<Duration>,
     /// What a 401 asks for.
     challenge: Option<HeaderValue>,
+    /// One of many: whoever made it says so in the log.
+    shed: bool,
     /// What was behind it, for the log alone: it may hold SQL and addresses.
     source: Option<Arc<dyn Error + Send + Sync>>,
 }
@@ -125,6 +129,7 @@ impl Failure {
             details: Vec::new(),
             retry_after: None,
             challenge: None,
+            shed: false,
             source: None,
         }))
     }
@@ -174,6 +179,22 @@ impl Failure {
     /// 503 with any code.
     pub fn unavailable(code: &'static str, message: impl Into<String>) -> Self {
         Self::new(StatusCode::SERVICE_UNAVAILABLE, code, message)
+    }
+
+    /// 503 `overloaded`, before anything was begun. There may be thousands in a second: each is logged
+    /// for debugging only, and whoever sheds says in the log how many there were.
+    pub fn shed(message: impl Into<String>) -> Self {
+        let mut failure = Self::unavailable(code::OVERLOADED, message);
+        failure.0.shed = true;
+        failure
+    }
+
+    /// 429 `too_many_requests`, logged as little as [`Failure::shed`].
+    pub fn too_many(message: impl Into<String>, wait: Duration) -> Self {
+        let status = StatusCode::TOO_MANY_REQUESTS;
+        let mut failure = Self::new(status, code::TOO_MANY_REQUESTS, message);
+        failure.0.shed = true;
+        failure.with_retry_after(Some(wait))
     }
 
     /// 503 `deadline_exceeded`.
@@ -285,6 +306,11 @@ impl Failure {
             && self.0.code != code::IDEMPOTENCY_IN_PROGRESS
             // About another request with the same key; the key may yet be right for its own.
             && self.0.code != code::IDEMPOTENCY_KEY_REUSED
+    }
+
+    /// Whether it is one of many.
+    pub(crate) fn is_shed(&self) -> bool {
+        self.0.shed
     }
 
     /// The cause with everything that it was caused by, for the log.

@@ -190,7 +190,7 @@ pub(crate) async fn live() -> Response {
     (status = 503, description = "It should not", body = Ping),
 ))]
 pub(crate) async fn ready(State(pulse): State<Pulse>) -> Response {
-    let open = !pulse.lifecycle.is_draining() && pulse.lifecycle.is_migrated();
+    let open = !pulse.lifecycle.is_leaving() && pulse.lifecycle.is_migrated();
     if open && pulse.db.ping(PING_LIMIT).await {
         return Json(Ping { status: Status::Work }).into_response();
     }

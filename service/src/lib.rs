@@ -23,8 +23,10 @@
 //! | [`tombstone`] | ids whose effect was undone, and the lock that makes that exact |
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
+//! | `headers` | what an answer tells a browser not to do with it |
 //! | [`health`] | `/manage/health` |
 //! | `manage` | `/manage/access`, `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
+//! | [`server`] | connections: how many, and how long each may keep us waiting |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
 pub mod access;
@@ -37,6 +39,7 @@ pub mod config;
 pub mod db;
 pub mod deferred;
 pub mod failure;
+mod headers;
 pub mod health;
 pub mod idempotency;
 pub mod identity;
@@ -49,6 +52,7 @@ pub mod openapi;
 pub mod peer;
 pub mod pipeline;
 pub mod saga;
+pub mod server;
 pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;

@@ -19,6 +19,7 @@ pub struct Lifecycle(Arc<Inner>);
 struct Inner {
     tasks: TaskTracker,
     requests: TaskTracker,
+    leaving: CancellationToken,
     draining: CancellationToken,
     migrated: CancellationToken,
 }
@@ -49,6 +50,22 @@ impl Lifecycle {
         self.0.requests.token()
     }
 
+    /// How many requests are under way.
+    #[cfg(all(test, feature = "testing"))]
+    pub(crate) fn requests(&self) -> usize {
+        self.0.requests.len()
+    }
+
+    /// Whether readiness says no for good: requests are to go elsewhere, and those that don't are
+    /// taken until [`Lifecycle::is_draining`].
+    pub(crate) fn is_leaving(&self) -> bool {
+        self.0.leaving.is_cancelled()
+    }
+
+    pub(crate) fn leave(&self) {
+        self.0.leaving.cancel();
+    }
+
     /// Whether the end has begun.
     pub fn is_draining(&self) -> bool {
         self.0.draining.is_cancelled()
@@ -73,7 +90,7 @@ impl Lifecycle {
         self.0.migrated.cancel();
     }
 
-    /// Begins the end: readiness says no, new requests are refused.
+    /// Begins the end: new requests are refused.
     pub(crate) fn drain(&self) {
         self.0.draining.cancel();
     }

@@ -1,7 +1,9 @@
 //! The OpenAPI 3.1 document of a service, made from its routes, and the page that shows it.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 
+use axum::body::Bytes;
 use axum::extract::Path;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
@@ -159,7 +161,12 @@ pub(crate) fn routes(document: OpenApi) -> Router {
 fn swagger(name: &str, config: Arc<Config<'static>>) -> Response {
     match utoipa_swagger_ui::serve(name, config) {
         Ok(Some(file)) => {
-            ([(CONTENT_TYPE, file.content_type)], file.bytes.into_owned()).into_response()
+            let bytes = match file.bytes {
+                // The program's own memory: however many read it, and however slowly.
+                Cow::Borrowed(bytes) => Bytes::from_static(bytes),
+                Cow::Owned(bytes) => bytes.into(),
+            };
+            ([(CONTENT_TYPE, file.content_type)], bytes).into_response()
         }
         Ok(None) => Failure::not_found(code::NOT_FOUND, "there is no such page").into_response(),
         Err(error) => Failure::internal(error.to_string()).into_response(),

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 use axum::Router;
 use axum::body::{Body, Bytes};
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn, from_fn_with_state, map_request};
+use axum::middleware::{Next, from_fn_with_state, map_request};
 use axum::response::{IntoResponse, Response};
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
@@ -25,9 +25,11 @@ use tracing::Instrument;
 
 use crate::access::{self, Access};
 use crate::failure::{Failure, code};
+use crate::headers;
 use crate::input::COMPENSATE;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
+use crate::server::{Reserved, Turn};
 
 /// The largest body that is accepted, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -36,10 +38,7 @@ pub const BODY_LIMIT: usize = 64 * 1024;
 /// before it reads sees the answer instead of a reset connection. In bytes.
 const SURPLUS_LIMIT: usize = 16 * 1024 * 1024;
 
-/// How long a body may take to arrive.
-const BODY_TIME: Duration = Duration::from_secs(10);
-
-/// The same where it is thrown away.
+/// How long a body may take to arrive that is thrown away.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
 /// What the pipeline knows of the service that it stands before.
@@ -49,6 +48,7 @@ pub(crate) struct Shell {
     pub(crate) lifecycle: Lifecycle,
     pub(crate) budget: Duration,
     pub(crate) access: Access,
+    pub(crate) body_time: Duration,
 }
 
 /// Puts the pipeline round a service's routes.
@@ -64,7 +64,7 @@ pub(crate) fn wrap(routes: Router, shell: &Shell) -> Router {
         })
         .layer(from_fn_with_state(shell.clone(), detach))
         .layer(from_fn_with_state(shell.clone(), gate))
-        .layer(from_fn(body))
+        .layer(from_fn_with_state(shell.clone(), body))
         .layer(from_fn_with_state(shell.access.clone(), access::guard))
         .layer(CatchPanicLayer::custom(panicked))
         .layer(from_fn_with_state(shell.clone(), observe));
@@ -123,7 +123,8 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     };
     parts.headers.insert(REQUEST_ID, caller.request_id().clone());
     parts.headers.insert(TRACEPARENT, caller.traceparent().clone());
-    if shell.lifecycle.is_draining() {
+    headers::secure(&path, &mut parts.headers);
+    if shell.lifecycle.is_leaving() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
@@ -165,6 +166,9 @@ fn log(method: &Method, path: &str, status: StatusCode, took: Duration, failure:
     let (code, message) = (failure.code(), failure.message());
     let causes = failure.causes();
     match status {
+        _ if failure.is_shed() => {
+            tracing::debug!(%method, path, status, millis, code, message, "shed");
+        }
         500 => tracing::error!(%method, path, status, millis, code, message, causes, "defect"),
         501.. => tracing::warn!(%method, path, status, millis, code, message, causes, "failed"),
         _ => tracing::info!(%method, path, status, millis, code, message, "refused"),
@@ -202,6 +206,9 @@ async fn gate(
     }
     // An undo is let in to the last: what it takes back would otherwise stay.
     let undo = request.headers().contains_key(COMPENSATE);
+    if request.extensions().get::<Reserved>().is_some() && !undo {
+        return Err(Failure::shed("too many connections at once; try again shortly"));
+    }
     if shell.lifecycle.is_draining() && !undo {
         return Err(Failure::unavailable(code::SHUTTING_DOWN, "this instance is about to end"));
     }
@@ -232,10 +239,17 @@ pub(crate) enum BodyKind {
     Other,
 }
 
-async fn body(request: Request, next: Next) -> Result<Response, Failure> {
+async fn body(
+    State(shell): State<Shell>,
+    request: Request,
+    next: Next,
+) -> Result<Response, Failure> {
     let (mut parts, body) = request.into_parts();
-    let bytes = tokio::time::timeout(BODY_TIME, whole(body)).await;
+    let bytes = tokio::time::timeout(shell.body_time, whole(body)).await;
     let bytes = bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))?;
+    if let Some(turn) = parts.extensions.remove::<Turn>() {
+        turn.complete();
+    }
     let kind = if bytes.is_empty() {
         BodyKind::Empty
     } else if is_json(&parts.headers) {

@@ -7,6 +7,8 @@ use service::config::{BaseConfig, Reader};
 use service::deferred::DeferredConfig;
 use service::peer::PeerConfig;
 
+use crate::admission::AdmissionConfig;
+
 /// The name by which health tells it.
 pub const NAME: &str = "store";
 
@@ -19,6 +21,10 @@ pub const PORT: u16 = 8480;
 /// | variable | default | meaning |
 /// |---|---|---|
 /// | `ORDER_WRITE_TIMEOUT_MS` | 1800 | longest that Order may take for what has an effect |
+/// | `MAX_IN_FLIGHT` | 16 | requests that are worked on at a time, half of them reads and half with an effect; at least 2 |
+/// | `MAX_WAITING` | 64 | requests that may wait for that, again half and half |
+/// | `RATE_LIMIT_PER_SECOND` | 0 | requests per second of one user; 0 is no limit |
+/// | `RATE_LIMIT_BURST` | 50 | how many may come at once, after a pause |
 #[derive(Clone, Debug)]
 pub struct Config {
     /// What every service needs.
@@ -33,6 +39,8 @@ pub struct Config {
     pub warranty: PeerConfig,
     /// How what can't be done at once is done later.
     pub deferred: DeferredConfig,
+    /// How much is done at a time.
+    pub admission: AdmissionConfig,
 }
 
 impl Config {
@@ -48,6 +56,7 @@ impl Config {
             PeerConfig::read(reader, known, warehouse_api::NAME, warehouse_api::PORT, 400);
         let warranty = PeerConfig::read(reader, known, warranty_api::NAME, warranty_api::PORT, 400);
         let deferred = DeferredConfig::read(reader);
-        Some(Self { base: base?, order, order_writes, warehouse, warranty, deferred })
+        let admission = AdmissionConfig::read(reader);
+        Some(Self { base: base?, order, order_writes, warehouse, warranty, deferred, admission })
     }
 }

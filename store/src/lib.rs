@@ -4,11 +4,13 @@
 //!
 //! - [`degrade`]: reads, with what is known of the others while they are away;
 //! - [`purchase`] and [`refund`]: one remote step each, on ids minted here;
-//! - [`claims`]: claims on a warranty, decided now or later.
+//! - [`claims`]: claims on a warranty, decided now or later;
+//! - [`admission`]: how much of all that is done at a time, and for one user.
 //!
 //! What can't be done at once is a deferred call in Store's own database: a claim that waits, and the
 //! undo of a purchase whose outcome is not known.
 
+pub mod admission;
 pub mod claims;
 pub mod config;
 pub mod degrade;
@@ -37,6 +39,7 @@ use uuid::Uuid;
 use warehouse_api::WarehouseClient;
 use warranty_api::WarrantyClient;
 
+use admission::Admission;
 use claims::Claims;
 pub use config::Config;
 use degrade::Known;
@@ -102,6 +105,7 @@ pub async fn run(
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
     let base = Base::new(config.base);
+    let admission = Admission::new(&config.admission, &base)?;
     let peers = base.peers()?;
     let codes = order_api::FINAL_CODES;
     let reads = peers.class("read", &config.order, config.order.timeout, codes)?;
@@ -131,7 +135,7 @@ pub async fn run(
         warranty: WarrantyClient::new(warranty),
         known,
     };
-    let routes = routes::table().with_state(app);
+    let routes = routes::served(admission).with_state(app);
     let site = Site { routes, migrations: &MIGRATIONS, deferred: Some(runtime), sagas: None };
     boot::serve(base, site, listener, shutdown).await
 }

@@ -8,9 +8,9 @@ mod tests;
 use std::fmt;
 use std::pin::pin;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use queue::{Entry, Queue};
+use queue::{Entry, Queue, Waiter};
 
 use crate::clock::{Clock, SystemClock};
 use crate::deadline::Deadline;
@@ -43,8 +43,16 @@ pub struct Bulkhead {
 struct Inner {
     name: Arc<str>,
     longest_wait: Duration,
+    standing: Option<Standing>,
     clock: Box<dyn Clock>,
     queue: Queue,
+}
+
+/// See [`BulkheadBuilder::standing_queue`].
+#[derive(Clone, Copy, Debug)]
+struct Standing {
+    after: Duration,
+    wait: Duration,
 }
 
 impl Bulkhead {
@@ -56,6 +64,7 @@ impl Bulkhead {
             limit,
             queue: 0,
             longest_wait: Duration::ZERO,
+            standing: None,
             clock: Box::new(SystemClock),
         }
     }
@@ -133,14 +142,14 @@ impl Bulkhead {
         let until = Deadline::since(started, inner.longest_wait);
         let until = deadline.map_or(until, |deadline| deadline.min(until));
         let no_time = until.remaining_at(started).is_zero();
-        let waiter = match inner.queue.line_up(no_time) {
+        let waiter = match inner.queue.line_up(no_time, started) {
             Entry::Free => return Ok(()),
             Entry::Full => return Err(self.full(Duration::ZERO)),
             Entry::Waiting(waiter) => waiter,
         };
-        let waited = timer::until(&*inner.clock, until.moment(), pin!(waiter.turn())).await;
+        let has_place = inner.wait(&waiter, started, until.moment()).await;
         let time = inner.clock.now().saturating_duration_since(started);
-        if waited.is_some() {
+        if has_place {
             waiter.enter(time);
             Ok(())
         } else {
@@ -152,6 +161,25 @@ impl Bulkhead {
     fn full(&self, waited: Duration) -> BulkheadFull {
         let limit = self.inner.queue.limit();
         BulkheadFull { bulkhead: Arc::clone(&self.inner.name), limit, waited }
+    }
+}
+
+impl Inner {
+    /// Whether the waiter has got a place, before that moment and before the queue is one that stands.
+    async fn wait(&self, waiter: &Waiter<'_>, started: Instant, until: Instant) -> bool {
+        let mut step = started;
+        loop {
+            step = self.standing.map_or(until, |standing| until.min(step + standing.wait));
+            if timer::until(&*self.clock, step, pin!(waiter.turn())).await.is_some() {
+                return true;
+            }
+            let is_over = |standing: Standing| {
+                self.queue.has_stood(self.clock.now()).is_some_and(|time| time >= standing.after)
+            };
+            if step >= until || self.standing.is_some_and(is_over) {
+                return false;
+            }
+        }
     }
 }
 
@@ -243,6 +271,7 @@ pub struct BulkheadBuilder {
     limit: usize,
     queue: usize,
     longest_wait: Duration,
+    standing: Option<Standing>,
     clock: Box<dyn Clock>,
 }
 
@@ -252,6 +281,16 @@ impl BulkheadBuilder {
     pub fn queue(mut self, length: usize, longest_wait: Duration) -> Self {
         self.queue = length;
         self.longest_wait = longest_wait;
+        self
+    }
+
+    /// Tells a burst from an overload. A queue that empties now and then is doing its work; one in
+    /// which somebody has been waiting all the time for longer than `after` only makes everybody late,
+    /// as more come than go. From then on, until it is empty, nobody waits for longer than `wait` (at
+    /// least 1 ms), and those who already have are told at once that there is no place. The default is
+    /// to let each wait as long as [`queue`](Self::queue) says.
+    pub fn standing_queue(mut self, after: Duration, wait: Duration) -> Self {
+        self.standing = Some(Standing { after, wait: wait.max(Duration::from_millis(1)) });
         self
     }
 
@@ -267,6 +306,7 @@ impl BulkheadBuilder {
             inner: Arc::new(Inner {
                 name: self.name.into(),
                 longest_wait: self.longest_wait,
+                standing: self.standing,
                 clock: self.clock,
                 queue: Queue::new(self.limit, self.queue),
             }),
@@ -281,6 +321,7 @@ impl fmt::Debug for BulkheadBuilder {
             .field("limit", &self.limit)
             .field("queue", &self.queue)
             .field("longest_wait", &self.longest_wait)
+            .field("standing", &self.standing)
             .finish_non_exhaustive()
     }
 }

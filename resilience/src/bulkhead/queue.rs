@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
@@ -22,6 +22,8 @@ struct State {
     /// By ticket, the oldest first. Whoever is taken out has a place from then on: that is done
     /// under the lock, so that no place is lost when somebody gives up at the same moment.
     waiting: BTreeMap<u64, Arc<Notify>>,
+    /// Since when it isn't empty.
+    since: Instant,
     next_ticket: u64,
     admitted: u64,
     queued: u64,
@@ -43,6 +45,7 @@ impl Queue {
             length,
             in_flight: 0,
             waiting: BTreeMap::new(),
+            since: Instant::now(),
             next_ticket: 0,
             admitted: 0,
             queued: 0,
@@ -62,7 +65,7 @@ impl Queue {
     }
 
     /// Takes a free place, or else one in the queue.
-    pub(super) fn line_up(&self, no_time: bool) -> Entry<'_> {
+    pub(super) fn line_up(&self, no_time: bool, now: Instant) -> Entry<'_> {
         let mut state = self.lock();
         if state.enter() {
             return Entry::Free;
@@ -71,11 +74,21 @@ impl Queue {
             state.rejected += 1;
             return Entry::Full;
         }
+        if state.waiting.is_empty() {
+            state.since = now;
+        }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         let called = Arc::new(Notify::new());
         state.waiting.insert(ticket, Arc::clone(&called));
         Entry::Waiting(Waiter { queue: self, ticket, called, settled: false })
+    }
+
+    /// For how long somebody has been waiting without a pause.
+    pub(super) fn has_stood(&self, now: Instant) -> Option<Duration> {
+        let state = self.lock();
+        let waits = !state.waiting.is_empty();
+        waits.then(|| now.saturating_duration_since(state.since))
     }
 
     pub(super) fn reject(&self) {

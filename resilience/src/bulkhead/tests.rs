@@ -265,3 +265,86 @@ async fn under_a_storm_of_callers_no_place_is_lost_and_none_is_given_twice() {
     let all: Vec<_> = (0..LIMIT).map(|_| bulkhead.try_acquire()).collect();
     assert!(all.iter().all(Result::is_ok));
 }
+
+/// One place, and a queue that stands after 100 ms, in which nobody waits for more than 10 ms then.
+fn impatient() -> Bulkhead {
+    let builder = Bulkhead::builder("billing", 1).queue(100, ms(1000));
+    builder.standing_queue(ms(100), ms(10)).build()
+}
+
+/// How long somebody waits, and whether for a place.
+async fn waits(bulkhead: &Bulkhead) -> (Duration, bool) {
+    let started = Instant::now();
+    let place = bulkhead.acquire(None).await;
+    (started.elapsed(), place.is_ok())
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_burst_is_waited_out() {
+    let bulkhead = impatient();
+    let place = bulkhead.try_acquire().expect("a place");
+    let (waited, ()) = tokio::join!(waits(&bulkhead), async {
+        time::sleep(ms(95)).await;
+        drop(place);
+    });
+    assert_eq!(waited, (ms(95), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn nobody_waits_for_long_in_a_queue_that_stands() {
+    let bulkhead = impatient();
+    let _place = bulkhead.try_acquire().expect("a place");
+    let later = async |delay| {
+        time::sleep(ms(delay)).await;
+        waits(&bulkhead).await
+    };
+    // The first gives up as soon as it stands; those who come then don't wait for the second step.
+    let waited = tokio::join!(later(0), later(95), later(97), later(105), later(112));
+    let gave_up = |millis| (ms(millis), false);
+    assert_eq!(waited.0, gave_up(100));
+    assert_eq!(waited.1, gave_up(10));
+    assert_eq!(waited.2, gave_up(10));
+    assert_eq!(waited.3, gave_up(10));
+    assert_eq!(waited.4, gave_up(10));
+    assert_eq!(counts(&bulkhead), (1, 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_that_was_empty_is_a_burst_again() {
+    let bulkhead = impatient();
+    let place = bulkhead.try_acquire().expect("a place");
+    assert_eq!(waits(&bulkhead).await, (ms(100), false));
+    time::sleep(ms(500)).await;
+    let (waited, ()) = tokio::join!(waits(&bulkhead), async {
+        time::sleep(ms(95)).await;
+        drop(place);
+    });
+    assert_eq!(waited, (ms(95), true));
+}
+
+#[tokio::test(start_paused = true)]
+async fn places_of_a_queue_that_stands_go_to_those_who_wait() {
+    let bulkhead = impatient();
+    let served = Mutex::new(0);
+    // One every 4 ms, and a place that is held for 8: half of them can't be served.
+    let come = (0..200).map(|n| {
+        let (bulkhead, served) = (&bulkhead, &served);
+        async move {
+            time::sleep(ms(4 * n)).await;
+            let started = Instant::now();
+            let place = bulkhead.acquire(None).await;
+            if started.elapsed() > ms(110) {
+                panic!("{n} waited for {:?}", started.elapsed());
+            }
+            if place.is_ok() {
+                time::sleep(ms(8)).await;
+                *served.lock().expect("no panic") += 1;
+            }
+        }
+    });
+    let started = Instant::now();
+    join_all(come).await;
+    let served = *served.lock().expect("no panic");
+    let possible = started.elapsed().as_millis() / 8;
+    assert!(served + 2 >= possible, "{served} of {possible}");
+}

@@ -120,6 +120,21 @@ pub async fn docs_are_shown(client: &Client) {
     assert!(page.header("content-type").is_some_and(|kind| kind.starts_with("text/html")));
     assert!(page.text().contains("swagger-ui"));
     assert_eq!(client.get("/docs/swagger-ui.css").send().await.status, 200);
+    // What a browser is told of it: its own scripts alone, none of them inside of the page, no frame.
+    let policy = page.header("content-security-policy").unwrap_or_default();
+    for rule in ["default-src 'none'", "script-src 'self';", "frame-ancestors 'none'"] {
+        assert!(policy.contains(rule), "{policy}");
+    }
+    assert_eq!(page.header("referrer-policy"), Some("no-referrer"));
+    for script in page.text().split("<script").skip(1) {
+        assert!(script.trim_start().starts_with("src=\"./"), "it is not run: {script}");
+    }
+    for target in ["/docs/", "/docs/swagger-ui.css", "/manage/health", "/metrics", "/nowhere"] {
+        let answer = client.get(target).send().await;
+        assert_eq!(answer.header("x-content-type-options"), Some("nosniff"), "{target}");
+        let kept = target.starts_with("/docs");
+        assert_eq!(answer.header("cache-control"), (!kept).then_some("no-store"), "{target}");
+    }
 }
 
 /// The database is away: each of `calls`, which need it and come at once, is 503

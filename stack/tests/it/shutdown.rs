@@ -36,8 +36,11 @@ async fn ends_while(
         })
         .await;
         assert_eq!(client.get("/manage/health/live").send().await.status, 200);
-        let answer = client.post("/api/v1/anything").send().await;
-        assert_envelope(&answer, 503, "shutting_down");
+        until(Duration::from_secs(1), "nothing new is begun", async || {
+            let answer = client.post("/api/v1/anything").send().await;
+            (answer.status == 503).then(|| assert_envelope(&answer, 503, "shutting_down"))
+        })
+        .await;
         refused();
         begin
     };

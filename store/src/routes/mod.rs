@@ -16,6 +16,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
+use crate::admission::Admission;
 use crate::{App, USER_NOT_FOUND};
 
 /// All routes, without their state.
@@ -28,7 +29,12 @@ pub fn table() -> OpenApiRouter<App> {
         .routes(routes!(purchase::purchase))
         .routes(routes!(purchase::refund))
         .routes(routes!(warranty::list, warranty::claim))
-        .route_layer(from_fn(own))
+}
+
+/// All routes, as they are served: whose they are is seen before anything is counted against the user
+/// in the path.
+pub(crate) fn served(admission: Admission) -> OpenApiRouter<App> {
+    admission.guard(table()).route_layer(from_fn(own))
 }
 
 /// Where users have an identity, somebody else is told what is told of what isn't there, whether it is

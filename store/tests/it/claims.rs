@@ -299,7 +299,8 @@ async fn a_claim_that_hangs_is_answered_in_time_and_decided_once() {
 #[tokio::test]
 async fn a_shutdown_gives_a_claim_that_hangs_back_before_its_time_is_over() {
     let limit = Duration::from_secs(2);
-    let world = World::with(&[SHORT, &[("SHUTDOWN_TIMEOUT_MS", "2000")]].concat()).await;
+    let times = [("SHUTDOWN_DELAY_MS", "1"), ("SHUTDOWN_TIMEOUT_MS", "2000")];
+    let world = World::with(&[SHORT, &times].concat()).await;
     let order = world.bought().await;
     world.behind.order.proxy.on("POST", Act::Hang);
     queued(&world, order, &world.claim(order, "broken").send().await);

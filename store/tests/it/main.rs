@@ -8,6 +8,7 @@
 #[path = "../../../order/tests/it/world.rs"]
 mod systems;
 
+mod admission;
 mod claims;
 mod degraded;
 mod identity;

@@ -194,8 +194,11 @@ async fn a_request_that_runs_when_the_end_begins_is_finished_and_no_other_begins
         (ready.status == 503).then_some(())
     })
     .await;
-    let late = world.take(&wish(Uuid::new_v4())).send().await;
-    assert_envelope(&late, 503, "shutting_down");
+    until(Duration::from_secs(5), "nothing new is begun", async || {
+        let late = world.client.post("/api/v1/anything").send().await;
+        (late.status == 503).then(|| assert_envelope(&late, 503, "shutting_down"))
+    })
+    .await;
     assert_eq!(world.client.get("/manage/health/live").send().await.status, 200);
 
     release.0.send(()).unwrap();

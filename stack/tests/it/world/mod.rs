@@ -4,9 +4,10 @@
 //! - [`World`]: what is started, and how it is wired; [`Process`](process::Process): one service.
 //! - [`shop`]: what a user does, and the answers that the contract promises; [`bulk`]: orders by the
 //!   thousand.
-//! - [`HttpProxy`]: a bad network between two services. [`ledger`]: whether the databases add up.
+//! - [`HttpProxy`]: a bad network between two services; [`Balancer`]: what is in front of replicas. [`ledger`]: whether the databases add up.
 //! - [`dice`]: chance that can be had again.
 
+mod balancer;
 pub(crate) mod bulk;
 pub(crate) mod dice;
 pub(crate) mod ledger;
@@ -27,6 +28,7 @@ use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 
+use self::balancer::Balancer;
 use self::process::Process;
 
 /// Everything works again within an open breaker's wait and one second: a promise.
@@ -122,6 +124,7 @@ pub(crate) struct Plan {
     own_postgres: bool,
     broker: bool,
     alone: bool,
+    balanced: bool,
 }
 
 impl Plan {
@@ -188,6 +191,12 @@ impl Plan {
         self
     }
 
+    /// Everybody is called through a [`Balancer`].
+    pub(crate) fn balanced(mut self) -> Self {
+        self.balanced = true;
+        self
+    }
+
     /// Starts all of it, and waits until it is ready.
     pub(crate) async fn start(self) -> World {
         let replicas = self.replicas.max(1);
@@ -207,6 +216,7 @@ impl Plan {
         let mut world = World {
             processes: Vec::new(),
             proxies: Vec::new(),
+            balancers: Vec::new(),
             databases,
             cluster,
             broker,
@@ -220,6 +230,11 @@ impl Plan {
             let target = format!("127.0.0.1:{}", port_of(part, 0));
             world.proxies.push((part, HttpProxy::new(&target)));
         }
+        if self.balanced {
+            for ports in ports.chunks(replicas) {
+                world.balancers.push(Balancer::new(ports).await);
+            }
+        }
         for (number, port) in ports.iter().enumerate() {
             let (part, replica) = (Part::ALL[number / replicas], number % replicas);
             let mut variables = self.variables.clone();
@@ -230,9 +245,11 @@ impl Plan {
             }
             for dependency in part.dependencies() {
                 let crossed = (replica + part as usize + *dependency as usize) % replicas;
-                let url = match world.find_proxy(*dependency) {
-                    Some(proxy) => proxy.url(),
-                    None => format!("http://127.0.0.1:{}", port_of(*dependency, crossed)),
+                let balancer = world.balancers.get(*dependency as usize);
+                let url = match (world.find_proxy(*dependency), balancer) {
+                    (Some(proxy), _) => proxy.url(),
+                    (None, Some(balancer)) => balancer.url().to_owned(),
+                    (None, None) => format!("http://127.0.0.1:{}", port_of(*dependency, crossed)),
                 };
                 set(format!("{}_URL", dependency.name().to_uppercase()), url);
             }
@@ -242,6 +259,11 @@ impl Plan {
         }
         let starts = world.processes.iter().map(Process::start);
         futures_util::future::join_all(starts).await;
+        for balancer in &world.balancers {
+            for number in 0..replicas {
+                balancer.knows(number).await;
+            }
+        }
         world
     }
 }
@@ -268,6 +290,8 @@ pub(crate) struct World {
     /// By part, then by replica.
     processes: Vec<Process>,
     proxies: Vec<(Part, HttpProxy)>,
+    /// By part, where there are any.
+    balancers: Vec<Balancer>,
     databases: [TestDatabase; 4],
     cluster: Option<TestCluster>,
     broker: Option<(TestVhost, TestBroker)>,
@@ -314,6 +338,11 @@ impl World {
 
     fn find_proxy(&self, part: Part) -> Option<&HttpProxy> {
         self.proxies.iter().find(|(proxied, _)| *proxied == part).map(|(_, proxy)| proxy)
+    }
+
+    /// What is in front of all replicas of this one.
+    pub(crate) fn balancer(&self, part: Part) -> &Balancer {
+        &self.balancers[part as usize]
     }
 
     /// The PostgreSQL of this world alone.

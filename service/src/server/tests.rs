@@ -1,0 +1,250 @@
+#![allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
+
+use std::future::pending;
+
+use axum::routing::get;
+use http::StatusCode;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::time::timeout;
+
+use super::*;
+use crate::lifecycle::Lifecycle;
+use crate::pipeline::{Shell, wrap};
+use crate::testing::{Client, assert_envelope, until};
+
+/// Longer than anything here takes on a crowded machine.
+const SOON: Duration = Duration::from_secs(20);
+
+/// A time that a test waits for.
+const SHORT: Duration = Duration::from_millis(150);
+
+/// A time that no test reaches.
+const LONG: Duration = Duration::from_mins(10);
+
+const LIMITS: Limits = Limits {
+    connections: 100,
+    head_bytes: 8192,
+    head_time: LONG,
+    body_time: LONG,
+    idle_time: LONG,
+    write_time: LONG,
+};
+
+struct Server {
+    address: SocketAddr,
+    closing: CancellationToken,
+    lifecycle: Lifecycle,
+    running: tokio::task::JoinHandle<()>,
+}
+
+/// `/` says hello, `/big` says a lot, `/hang` nothing.
+async fn start(limits: Limits) -> Server {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, closing) = (listener.local_addr().unwrap(), CancellationToken::new());
+    let lifecycle = Lifecycle::new();
+    let routes = Router::new()
+        .route("/", get(async || "hello").post(async |body: String| body))
+        .route("/manage/health", get(async || "well"))
+        .route("/big", get(async || "x".repeat(1024 * 1024)))
+        .route("/hang", get(async || pending::<StatusCode>().await));
+    let shell = Shell {
+        name: "thing",
+        lifecycle: lifecycle.clone(),
+        budget: LONG,
+        body_time: limits.body_time,
+    };
+    let app = wrap(routes, &shell);
+    let running = tokio::spawn(serve(listener, app, "thing", limits, closing.clone()));
+    Server { address, closing, lifecycle, running }
+}
+
+impl Server {
+    fn client(&self) -> Client {
+        Client::new(&format!("http://{}", self.address))
+    }
+
+    async fn connect(&self) -> TcpStream {
+        TcpStream::connect(self.address).await.unwrap()
+    }
+
+    /// A connection on which something hangs.
+    async fn hanging(&self) -> TcpStream {
+        let before = self.lifecycle.requests();
+        let mut stream = self.connect().await;
+        stream.write_all(b"GET /hang HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+        until(SOON, "it hangs", async || (self.lifecycle.requests() > before).then_some(())).await;
+        stream
+    }
+}
+
+/// Asks, and reads the whole answer; the connection stays.
+async fn ask(stream: &mut TcpStream) -> String {
+    stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let mut seen = Vec::new();
+    while !seen.ends_with(b"hello") {
+        let mut buffer = [0; 1024];
+        let count = timeout(SOON, stream.read(&mut buffer)).await.unwrap().unwrap();
+        assert!(count > 0, "closed after {seen:?}");
+        seen.extend_from_slice(&buffer[..count]);
+    }
+    String::from_utf8(seen).unwrap()
+}
+
+/// Waits until the server closes it; what came until then.
+async fn closed(stream: &mut TcpStream) -> String {
+    let mut seen = Vec::new();
+    // Its end may come as a reset.
+    let _ = timeout(SOON, stream.read_to_end(&mut seen)).await.expect("it is closed");
+    String::from_utf8(seen).unwrap()
+}
+
+/// Sends a little again and again, until it is closed.
+async fn drip(mut stream: TcpStream) {
+    until(SOON, "a slow sender is cut off", async || stream.write_all(b"x").await.err()).await;
+}
+
+#[tokio::test]
+async fn a_head_that_comes_slowly_is_cut_off_and_an_idle_connection_stays() {
+    let server = start(Limits { head_time: SHORT, ..LIMITS }).await;
+    let mut idle = server.connect().await;
+    ask(&mut idle).await;
+    let mut slow = server.connect().await;
+    slow.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+    drip(slow).await;
+    // Neither is a second head waited for any longer, nor a first one that never begins.
+    let mut second = server.connect().await;
+    ask(&mut second).await;
+    second.write_all(b"GET / HTTP/1.1\r\nHost: ").await.unwrap();
+    drip(second).await;
+    closed(&mut server.connect().await).await;
+    ask(&mut idle).await;
+}
+
+#[tokio::test]
+async fn a_body_that_comes_slowly_is_refused() {
+    let server = start(Limits { body_time: SHORT, ..LIMITS }).await;
+    let mut slow = server.connect().await;
+    let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc";
+    slow.write_all(head).await.unwrap();
+    let answer = closed(&mut slow).await;
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
+    assert!(answer.contains("too slowly"), "{answer}");
+}
+
+#[tokio::test]
+async fn a_connection_without_a_next_request_is_closed() {
+    let server = start(Limits { idle_time: SHORT, ..LIMITS }).await;
+    let mut idle = server.connect().await;
+    ask(&mut idle).await;
+    closed(&mut idle).await;
+}
+
+#[tokio::test]
+async fn a_client_that_never_reads_is_cut_off() {
+    let server = start(Limits { write_time: SHORT, ..LIMITS }).await;
+    let mut deaf = server.connect().await;
+    let request = "GET /big HTTP/1.1\r\nHost: x\r\n\r\n".repeat(64);
+    deaf.write_all(request.as_bytes()).await.unwrap();
+    drip(deaf).await;
+}
+
+#[tokio::test]
+async fn a_request_under_way_has_no_time_but_its_own() {
+    let limits = Limits { head_time: SHORT, idle_time: SHORT, write_time: SHORT, ..LIMITS };
+    let server = start(limits).await;
+    let mut working = server.hanging().await;
+    // Others come and go by all of these times meanwhile.
+    for _ in 0..3 {
+        closed(&mut server.connect().await).await;
+    }
+    let mut buffer = [0];
+    let waits = timeout(Duration::ZERO, working.read(&mut buffer)).await;
+    assert!(waits.is_err(), "{waits:?}");
+}
+
+#[tokio::test]
+async fn a_new_connection_gets_the_place_of_whoever_was_silent_for_longest() {
+    let server = start(Limits { connections: 3, ..LIMITS }).await;
+    let [mut first, mut second, mut third] =
+        [server.connect().await, server.connect().await, server.connect().await];
+    for stream in [&mut first, &mut second, &mut third] {
+        ask(stream).await;
+    }
+    ask(&mut first).await;
+    // A slow sender is one of them.
+    second.write_all(b"GET / HTTP/1.1\r\n").await.unwrap();
+    let mut new = server.connect().await;
+    ask(&mut new).await;
+    closed(&mut second).await;
+    for stream in [&mut first, &mut third, &mut new] {
+        ask(stream).await;
+    }
+}
+
+#[tokio::test]
+async fn a_thousand_idle_connections_keep_nobody_out() {
+    let server = start(Limits { connections: 50, ..LIMITS }).await;
+    let mut idle = Vec::new();
+    for _ in 0..1000 {
+        idle.push(server.connect().await);
+    }
+    assert_eq!(server.client().get("/").send().await.text(), "hello");
+}
+
+#[tokio::test]
+async fn health_is_answered_while_every_place_works_and_everything_else_is_shed() {
+    let server = start(Limits { connections: 2, ..LIMITS }).await;
+    let working = [server.hanging().await, server.hanging().await];
+    // More than the reserve has, and none of them says anything.
+    let mut silent = Vec::new();
+    for _ in 0..RESERVE + 10 {
+        silent.push(server.connect().await);
+    }
+    let health = server.client().get("/manage/health").send().await;
+    assert_eq!((health.status, health.header("connection")), (200, Some("close")));
+    assert_envelope(&server.client().get("/").send().await, 503, "overloaded");
+    // Whoever is worked for keeps the place.
+    assert_eq!(server.lifecycle.requests(), 2);
+    drop(working);
+    until(SOON, "there is room again", async || {
+        (server.client().get("/").send().await.status == 200).then_some(())
+    })
+    .await;
+}
+
+#[tokio::test]
+async fn a_head_that_is_too_large_is_refused() {
+    let server = start(LIMITS).await;
+    let large = server.client().get("/").header("X-Large", "x".repeat(9000)).send().await;
+    assert_eq!(large.status, 431);
+    let many =
+        (0..101).fold(server.client().get("/"), |call, n| call.header(&format!("X-{n}"), ""));
+    assert_eq!(many.send().await.status, 431);
+}
+
+#[tokio::test]
+async fn the_end_closes_what_is_idle_and_waits_for_what_is_not() {
+    let server = start(LIMITS).await;
+    let mut idle = server.connect().await;
+    ask(&mut idle).await;
+    let (mut fresh, working) = (server.connect().await, server.hanging().await);
+    server.closing.cancel();
+    closed(&mut idle).await;
+    closed(&mut fresh).await;
+    assert!(!server.running.is_finished());
+    drop(working);
+    timeout(SOON, server.running).await.expect("it ends").unwrap();
+}
+
+#[tokio::test]
+async fn the_kernel_asks_a_silent_peer_whether_it_is_still_there() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (stream, accepted) =
+        tokio::join!(TcpStream::connect(listener.local_addr().unwrap()), listener.accept());
+    let (accepted, _) = accepted.unwrap();
+    prepare(&accepted);
+    let socket = SockRef::from(&accepted);
+    assert!(socket.keepalive().unwrap());
+    assert!(accepted.nodelay().unwrap());
+    drop(stream);
+}

@@ -1,0 +1,167 @@
+//! A client that costs little: requests are encoded beforehand, connections are kept, and of an
+//! answer only what is counted is looked at.
+
+use std::io;
+use std::sync::{Arc, Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpStream;
+use tokio::time::timeout;
+
+/// A user's patience, if nothing else is said, and what the contract promises.
+const PATIENCE: Duration = Duration::from_secs(2);
+
+/// What is sent.
+#[derive(Clone, Debug)]
+pub(crate) struct Shot {
+    pub(crate) kind: Kind,
+    pub(crate) bytes: Arc<[u8]>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Read,
+    Purchase,
+}
+
+impl Shot {
+    pub(crate) fn get(target: &str) -> Self {
+        let text = format!("GET {target} HTTP/1.1\r\nHost: store\r\n\r\n");
+        Self { kind: Kind::Read, bytes: text.into_bytes().into() }
+    }
+
+    pub(crate) fn purchase(target: &str, body: &str) -> Self {
+        let text = format!(
+            "POST {target} HTTP/1.1\r\nHost: store\r\nContent-Type: application/json\r\n\
+             Content-Length: {}\r\n\r\n{body}",
+            body.len(),
+        );
+        Self { kind: Kind::Purchase, bytes: text.into_bytes().into() }
+    }
+}
+
+/// What came of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Hit {
+    pub(crate) kind: Kind,
+    /// From when it was sent until the answer was read.
+    pub(crate) took: Duration,
+    pub(crate) answer: Told,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Told {
+    /// All that was asked for.
+    Good,
+    /// 200 with something missing.
+    Degraded,
+    /// 503 `overloaded`, with `Retry-After`.
+    Shed,
+    /// Any other answer.
+    Other(u16),
+    /// No answer in time, or a connection that broke off.
+    Nothing,
+}
+
+/// Connections to one server, kept for the next request.
+#[derive(Clone, Debug)]
+pub(crate) struct Lines {
+    authority: Arc<str>,
+    patience: Duration,
+    idle: Arc<Mutex<Vec<Line>>>,
+}
+
+impl Lines {
+    pub(crate) fn to(url: &str) -> Self {
+        let authority = url.strip_prefix("http://").unwrap().into();
+        Self { authority, patience: PATIENCE, idle: Arc::default() }
+    }
+
+    /// Waits for an answer as long as this.
+    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+        self.patience = patience;
+        self
+    }
+
+    fn idle(&self) -> std::sync::MutexGuard<'_, Vec<Line>> {
+        self.idle.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Sends it, and says what came of it.
+    pub(crate) async fn fire(&self, shot: Shot) -> Hit {
+        let kept = self.idle().pop();
+        let mut at = Instant::now();
+        let answer = timeout(self.patience, async {
+            let mut line = match kept {
+                Some(line) => line,
+                None => Line::to(&self.authority).await?,
+            };
+            at = Instant::now();
+            let told = line.exchange(&shot.bytes).await?;
+            if line.open {
+                self.idle().push(line);
+            }
+            io::Result::Ok(told)
+        });
+        let answer = answer.await.ok().and_then(Result::ok).unwrap_or(Told::Nothing);
+        Hit { kind: shot.kind, took: at.elapsed(), answer }
+    }
+}
+
+#[derive(Debug)]
+struct Line {
+    stream: TcpStream,
+    buffer: Vec<u8>,
+    open: bool,
+}
+
+impl Line {
+    async fn to(authority: &str) -> io::Result<Self> {
+        let stream = TcpStream::connect(authority).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self { stream, buffer: Vec::with_capacity(4096), open: true })
+    }
+
+    async fn exchange(&mut self, request: &[u8]) -> io::Result<Told> {
+        self.stream.write_all(request).await?;
+        self.buffer.clear();
+        let mut whole = None;
+        while whole.is_none_or(|length| self.buffer.len() < length) {
+            if self.stream.read_buf(&mut self.buffer).await? == 0 {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            }
+            if whole.is_none() {
+                whole = length(&self.buffer);
+            }
+        }
+        self.open = !has(&self.buffer, b"\r\nconnection: close");
+        Ok(told(&self.buffer))
+    }
+}
+
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
+}
+
+/// Of head and body, once the head is there.
+fn length(bytes: &[u8]) -> Option<usize> {
+    const FIELD: &[u8] = b"\r\ncontent-length: ";
+    let head = bytes.windows(4).position(|four| four == b"\r\n\r\n")? + 4;
+    let field = bytes[..head].windows(FIELD.len()).position(|window| window == FIELD);
+    let body = field.map_or(0, |start| {
+        let digits = bytes[start + FIELD.len()..].iter().take_while(|byte| byte.is_ascii_digit());
+        digits.fold(0, |number, digit| number * 10 + usize::from(digit - b'0'))
+    });
+    Some(head + body)
+}
+
+fn told(bytes: &[u8]) -> Told {
+    let status = std::str::from_utf8(&bytes[9..12]).ok().and_then(|text| text.parse().ok());
+    match status.unwrap_or_default() {
+        200 if has(bytes, b"\"degraded\"") => Told::Degraded,
+        200..=299 => Told::Good,
+        503 if has(bytes, b"\"overloaded\"") && has(bytes, b"\r\nretry-after: ") => Told::Shed,
+        status => Told::Other(status),
+    }
+}

@@ -1,0 +1,153 @@
+//! Who is let in: so many at a time, and so many per second of one user.
+//!
+//! What comes to Store is the work of four services: taking in more than they can carry makes all of it
+//! late, until nobody gets an answer in time. So a request waits here, before anything is begun, and is
+//! shed where waiting is of no use: 503 `overloaded`. Reads and requests with an effect have places of
+//! their own, so that neither keeps the other out. A burst is waited out; in an overload, in which
+//! somebody has been waiting for half of a request's time without a pause, nobody waits for more than [`MOMENT`]. What is shed has
+//! reached neither a database nor another service: no breaker counts it, and it leaves nothing behind.
+//!
+//! Health, metrics and the other routes for operators don't come through here.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use axum::extract::rejection::RawPathParamsRejection;
+use axum::extract::{RawPathParams, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
+use axum::response::Response;
+use resilience::Bulkhead;
+use resilience::registry::{Key, RegistryFull};
+use service::boot::Base;
+use service::config::Reader;
+use service::observe::Caller;
+use service::{Failure, Result};
+use utoipa_axum::router::OpenApiRouter;
+use uuid::Uuid;
+
+use crate::App;
+
+mod users;
+
+use users::Users;
+
+/// How long anybody waits in an overload.
+pub const MOMENT: Duration = Duration::from_millis(10);
+
+/// How often the log says how much is shed.
+const REPORT: Duration = Duration::from_secs(1);
+
+/// How much is let in. Its variables are in the table of [`Config`](crate::Config).
+#[derive(Clone, Copy, Debug)]
+pub struct AdmissionConfig {
+    /// Requests that are worked on at a time.
+    pub in_flight: u32,
+    /// Requests that wait for that.
+    pub waiting: u32,
+    /// Requests per second of one user, where that is limited.
+    pub per_second: u32,
+    /// Requests of one user that may come at once.
+    pub burst: u32,
+}
+
+impl AdmissionConfig {
+    pub(crate) fn read(reader: &mut Reader) -> Self {
+        Self {
+            // As many of each kind as there are connections to a database: more would wait for those.
+            in_flight: reader.number("MAX_IN_FLIGHT", 16, 2..=100_000),
+            waiting: reader.number("MAX_WAITING", 64, 0..=100_000),
+            per_second: reader.number("RATE_LIMIT_PER_SECOND", 0, 0..=100_000),
+            burst: reader.number("RATE_LIMIT_BURST", 50, 1..=100_000),
+        }
+    }
+}
+
+/// Lets requests in. Clones share everything.
+#[derive(Clone, Debug)]
+pub(crate) struct Admission(Arc<Inner>);
+
+#[derive(Debug)]
+struct Inner {
+    name: &'static str,
+    reads: Bulkhead,
+    effects: Bulkhead,
+    users: Option<Users>,
+    /// Since the last report, and when that was.
+    shed: AtomicU64,
+    reported: Mutex<Instant>,
+}
+
+impl Admission {
+    /// Everybody is let in so far. Its bulkheads are shown with all others of the service.
+    pub(crate) fn new(config: &AdmissionConfig, base: &Base) -> Result<Self, RegistryFull> {
+        let half = |number: u32| usize::try_from(number / 2).unwrap_or(usize::MAX);
+        let bulkhead = |class| {
+            let key = Key::new("requests").class(class);
+            base.registry.bulkhead(&key, half(config.in_flight), |bulkhead| {
+                // Who has waited for longer has no time left to be served, and a queue that hasn't
+                // been empty for so long is no burst.
+                let longest = base.config.budget / 2;
+                bulkhead.queue(half(config.waiting), longest).standing_queue(longest, MOMENT)
+            })
+        };
+        Ok(Self(Arc::new(Inner {
+            name: base.config.name,
+            reads: bulkhead("read")?,
+            effects: bulkhead("effect")?,
+            users: (config.per_second > 0).then(|| Users::new(config.per_second, config.burst)),
+            shed: AtomicU64::new(0),
+            reported: Mutex::new(Instant::now()),
+        })))
+    }
+
+    /// Nothing gets to these routes but through here.
+    pub(crate) fn guard(self, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+        routes.route_layer(from_fn_with_state(self, admit))
+    }
+
+    /// Says now and then how many were turned away, as no line does for each.
+    fn turned_away(&self) {
+        self.0.shed.fetch_add(1, Ordering::Relaxed);
+        let Ok(mut reported) = self.0.reported.try_lock() else { return };
+        if reported.elapsed() >= REPORT {
+            *reported = Instant::now();
+            let requests = self.0.shed.swap(0, Ordering::Relaxed);
+            tracing::warn!(
+                service = self.0.name,
+                requests,
+                "turned away: more than can be carried"
+            );
+        }
+    }
+}
+
+async fn admit(
+    State(admission): State<Admission>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
+    request: Request,
+    next: Next,
+) -> Result<Response> {
+    if let Some(users) = &admission.0.users
+        // One that is none is refused further on.
+        && let Some(user) = path.ok().as_ref().and_then(user)
+        && let Err(wait) = users.spend(user)
+    {
+        admission.turned_away();
+        return Err(Failure::too_many("too many requests of this user", wait));
+    }
+    let effect = !request.method().is_safe();
+    let bulkhead = if effect { &admission.0.effects } else { &admission.0.reads };
+    let deadline = request.extensions().get::<Arc<Caller>>().and_then(|caller| caller.deadline());
+    // Held until the answer is there.
+    let Ok(_place) = bulkhead.acquire(deadline).await else {
+        admission.turned_away();
+        return Err(Failure::shed("too many requests at once; try again shortly"));
+    };
+    Ok(next.run(request).await)
+}
+
+fn user(path: &RawPathParams) -> Option<Uuid> {
+    let (_, user) = path.iter().find(|(name, _)| *name == "userUid")?;
+    user.parse().ok()
+}

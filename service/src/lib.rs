@@ -9,7 +9,8 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`config`] | variables over a file over defaults, with errors that name the variable |
-//! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `openapi`: the commands of a service's binary |
+//! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `health`, `openapi`: the commands of a service's binary |
+//! | [`database_url`] | where the database is, and how it proves that it is that one |
 //! | [`boot`] | from configuration to a served router, and back out on SIGTERM |
 //! | [`db`] | all blocking database work goes through [`db::Db::run`] |
 //! | [`deferred`] | from configuration to what makes calls later |
@@ -21,7 +22,7 @@
 //! | [`tombstone`] | ids whose effect was undone, and the lock that makes that exact |
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
-//! | [`health`] | `/manage/health` |
+//! | [`health`], [`probe`] | `/manage/health`, and asking for it |
 //! | `manage` | `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
@@ -29,6 +30,7 @@ pub mod answer;
 pub mod boot;
 pub mod cli;
 pub mod config;
+pub mod database_url;
 pub mod db;
 pub mod deferred;
 pub mod failure;
@@ -42,6 +44,7 @@ pub mod observe;
 pub mod openapi;
 pub mod peer;
 pub mod pipeline;
+pub mod probe;
 pub mod saga;
 pub mod telemetry;
 #[cfg(feature = "testing")]

@@ -18,6 +18,7 @@ mod quiet;
 mod readme;
 mod reads;
 mod replicas;
+mod ship;
 mod shutdown;
 mod storm;
 mod world;

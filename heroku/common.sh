@@ -1,32 +1,7 @@
 # shellcheck shell=bash
 # What the commands beside this file have in common. Sourced, from the root of the repository.
 
-# Who is called comes before who calls.
-# shellcheck disable=SC2034
-services=(warranty warehouse order store)
-
-# What is wrong with how it was called, and nothing was touched.
-usage() { # text
-    echo "$1" >&2
-    exit 2
-}
-
-# A line of what is being done. Standard error: some functions answer on standard output.
-say() { # text
-    echo "$(date -u +%H:%M:%S) $1" >&2
-}
-
-# Programs and variables that a command can't do without.
-need() { # name...
-    local name
-    for name in "$@"; do
-        if [[ "$name" =~ ^[A-Z_]+$ ]]; then
-            [ -n "${!name:-}" ] || usage "$name is not set"
-        else
-            command -v "$name" >/dev/null || usage "$name is not installed"
-        fi
-    done
-}
+. scripts/deployment.sh
 
 # Apps are named by a prefix that is yours; Heroku's names are of letters, digits and dashes.
 check_prefix() {
@@ -54,20 +29,19 @@ address() { # app
     heroku apps:info --app "$1" --json | jq -er '.app.web_url | rtrimstr("/")'
 }
 
-# The release that an app runs, as a number; nothing where it has never run anything.
-current() { # app
-    heroku releases --app "$1" --json | jq -r 'map(select(.current)) | first | .version // empty'
-}
-
-# Sets variables, given as a JSON object on standard input. Not by `heroku config:set`: that takes
-# values from its command line, where every process of this machine sees them, and prints them.
+# Sets those of the variables, a JSON object on standard input, that are not so already: each change
+# restarts the app. Not by `heroku config:set`: that takes values from its command line, where every
+# process of this machine sees them, and prints them.
 configure() { # app
-    local answer
+    local answer changes
+    changes=$(jq -c --slurpfile there <(heroku config --app "$1" --json) \
+        'with_entries(select(.key as $key | .value != $there[0][$key]))')
+    [ "$changes" != '{}' ] || return 0
     answer=$(curl --silent --show-error --fail-with-body --max-time 30 --request PATCH \
         --header @<(printf 'Authorization: Bearer %s\n' "$HEROKU_API_KEY") \
         --header 'Accept: application/vnd.heroku+json; version=3' \
         --header 'Content-Type: application/json' --data-binary @- \
-        "${HEROKU_API_URL:-https://api.heroku.com}/apps/$1/config-vars" 2>&1) && return
+        "${HEROKU_API_URL:-https://api.heroku.com}/apps/$1/config-vars" 2>&1 <<<"$changes") && return
     # Heroku's reason is fit to be shown; a success would show every variable.
     say "$1: its variables can't be set: $(jq -r '.message?' <<<"$answer" 2>/dev/null || echo "$answer")"
     return 1

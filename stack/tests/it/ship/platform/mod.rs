@@ -262,6 +262,17 @@ impl Platform {
         Part::ALL.map(|part| of(name(part))).to_vec()
     }
 
+    /// How many connections of apps to their databases are not encrypted.
+    pub(crate) fn unencrypted(&self) -> i64 {
+        let inner = self.lock();
+        let admin = inner.add_ons.as_ref().unwrap().postgres.url("postgres");
+        let count = format!(
+            "SELECT count(*) FROM pg_stat_ssl JOIN pg_stat_activity USING (pid)
+             WHERE usename LIKE '{PREFIX}%' AND NOT ssl"
+        );
+        sql::number(&admin, &count)
+    }
+
     fn lock(&self) -> MutexGuard<'_, Inner> {
         lock(&self.shared)
     }

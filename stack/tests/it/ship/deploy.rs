@@ -15,11 +15,14 @@ const WRONGLY_CALLED: i32 = 2;
 /// A build that starts, is healthy, and can't take anything from Warehouse.
 const SELLS_NOTHING: (Part, Fault) = (Part::Order, Fault::Variable("WAREHOUSE_TIMEOUT_MS", "1"));
 
-/// Breakers that a bad build has opened are given their time; one that never sells is not waited for.
-const SECONDS: &[(&str, &str)] = &[("HEALTH_SECONDS", "20"), ("SMOKE_SECONDS", "5")];
+/// A good build may be slow on a crowded machine.
+const PATIENT: &[(&str, &str)] = &[("HEALTH_SECONDS", "60"), ("SMOKE_SECONDS", "60")];
 
-async fn deploy(platform: &Platform, tag: &str) -> Output {
-    platform.script(&["heroku/deploy", tag], SECONDS).await
+/// One that never sells isn't waited for as long.
+const IMPATIENT: &[(&str, &str)] = &[("HEALTH_SECONDS", "60"), ("SMOKE_SECONDS", "10")];
+
+async fn deploy(platform: &Platform, tag: &str, seconds: &[(&str, &str)]) -> Output {
+    platform.script(&["heroku/deploy", tag], seconds).await
 }
 
 #[track_caller]
@@ -33,7 +36,7 @@ fn ended(output: &Output, code: i32) -> String {
 /// The store sells, as `scripts/smoke` finds by itself.
 async fn sells(platform: &Platform) {
     let url = platform.store_url();
-    let smoke = platform.script(&["scripts/smoke", &url], &[("SMOKE_SECONDS", "20")]).await;
+    let smoke = platform.script(&["scripts/smoke", &url], PATIENT).await;
     assert!(smoke.status.success(), "{}", String::from_utf8_lossy(&smoke.stderr));
 }
 
@@ -45,7 +48,7 @@ fn nothing_unfinished(platform: &Platform) -> bool {
 async fn a_good_build_is_deployed_called_before_caller() {
     let platform = Platform::selling().await;
     platform.build("v2", &[]);
-    ended(&deploy(&platform, "v2").await, DEPLOYED);
+    ended(&deploy(&platform, "v2", PATIENT).await, DEPLOYED);
     let expected =
         ["warranty", "warehouse", "order", "store"].map(|name| format!("release {name} v2"));
     assert_eq!(platform.events(), expected);
@@ -53,8 +56,8 @@ async fn a_good_build_is_deployed_called_before_caller() {
     assert!(nothing_unfinished(&platform));
     assert!(!platform.said().contains(KEY), "a key on a command line");
 
-    ended(&deploy(&platform, "v3").await, WRONGLY_CALLED);
-    ended(&deploy(&platform, "v2:latest").await, WRONGLY_CALLED);
+    ended(&deploy(&platform, "v3", IMPATIENT).await, WRONGLY_CALLED);
+    ended(&deploy(&platform, "v2:latest", PATIENT).await, WRONGLY_CALLED);
     assert!(platform.events().is_empty(), "a build that isn't there touches nothing");
 }
 
@@ -62,7 +65,7 @@ async fn a_good_build_is_deployed_called_before_caller() {
 async fn a_build_that_is_healthy_and_does_not_sell_is_taken_back_callers_first() {
     let platform = Platform::selling().await;
     platform.build("v2", &[SELLS_NOTHING]);
-    let said = ended(&deploy(&platform, "v2").await, TAKEN_BACK);
+    let said = ended(&deploy(&platform, "v2", IMPATIENT).await, TAKEN_BACK);
     assert!(said.contains("the purchase answered 503"), "{said}");
     let released =
         ["warranty", "warehouse", "order", "store"].map(|name| format!("release {name} v2"));
@@ -80,12 +83,12 @@ async fn a_build_that_does_not_come_up_is_taken_back() {
     let back = ["rollback warehouse v1", "rollback warranty v1"];
     for (tag, fault, reason, taken_back) in [
         ("crashes", Fault::Web(&["false"]), "crashes at its start", &back[..]),
-        ("hangs", Fault::Web(&["sleep", "60"]), "isn't healthy after 3 s", &back[..]),
+        ("hangs", Fault::Web(&["sleep", "60"]), "isn't healthy after 8 s", &back[..]),
         // A release whose migrations fail never becomes current: there is nothing to take back of it.
         ("migrates-not", Fault::Release(&["false"]), "could not be released", &back[1..]),
     ] {
         platform.build(tag, &[(Part::Warehouse, fault)]);
-        let seconds = [("HEALTH_SECONDS", if tag == "hangs" { "3" } else { "20" })];
+        let seconds = [("HEALTH_SECONDS", if tag == "hangs" { "8" } else { "60" })];
         let output = platform.script(&["heroku/deploy", tag], &seconds).await;
         let said = ended(&output, TAKEN_BACK);
         assert!(said.contains(reason), "{said}");
@@ -105,7 +108,7 @@ async fn what_a_killed_run_has_left_is_never_gone_back_to() {
     platform.build("v2", &[]);
     platform.build("v3", &[SELLS_NOTHING]);
     let (reached, go) = platform.hold(Part::Order);
-    let mut killed = platform.spawn(&["heroku/deploy", "v2"], SECONDS);
+    let mut killed = platform.spawn(&["heroku/deploy", "v2"], PATIENT);
     tokio::task::spawn_blocking(move || reached.recv()).await.unwrap().unwrap();
     let group = Pid::from_raw(killed.id().unwrap().cast_signed());
     killpg(group, Signal::SIGKILL).unwrap();
@@ -116,12 +119,12 @@ async fn what_a_killed_run_has_left_is_never_gone_back_to() {
     assert!(!nothing_unfinished(&platform));
     platform.events();
 
-    let said = ended(&deploy(&platform, "v3").await, TAKEN_BACK);
+    let said = ended(&deploy(&platform, "v3", IMPATIENT).await, TAKEN_BACK);
     assert!(said.contains("an earlier run has not ended"), "{said}");
     assert_eq!(platform.events()[..2], ["rollback warehouse v1", "rollback warranty v1"]);
     assert_eq!(platform.runs(), ["v1"; 4], "v2 was never found to be good");
     assert!(nothing_unfinished(&platform));
 
-    ended(&deploy(&platform, "v2").await, DEPLOYED);
+    ended(&deploy(&platform, "v2", PATIENT).await, DEPLOYED);
     assert_eq!(platform.runs(), ["v2"; 4]);
 }

@@ -31,7 +31,7 @@ usage() { # text
 
 # A line of what is being done. Standard error: some functions answer on standard output.
 say() { # text
-    echo "$(date -u +%H:%M:%S) $1" >&2
+    TZ=UTC printf '%(%H:%M:%S)T %s\n' -1 "$1" >&2
 }
 
 # Programs and variables that a command can't do without.

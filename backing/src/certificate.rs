@@ -43,7 +43,7 @@ impl Authority {
 
     /// Its certificate, as PEM text: who is given it trusts the authority.
     pub fn pem(&self) -> String {
-        expect(self.certificate.to_pem().map(text))
+        expect(self.certificate.to_pem().map(|pem| text(&pem)))
     }
 
     /// A server that goes by this name.
@@ -59,8 +59,8 @@ impl Authority {
         let names = SubjectAlternativeName::new().dns(name).build(&context)?;
         draft.append_extension(names)?;
         draft.sign(&self.key, MessageDigest::sha256())?;
-        let certificate = text(draft.build().to_pem()?);
-        Ok(Identity { certificate, key: text(key.private_key_to_pem_pkcs8()?) })
+        let certificate = text(&draft.build().to_pem()?);
+        Ok(Identity { certificate, key: text(&key.private_key_to_pem_pkcs8()?) })
     }
 }
 
@@ -77,8 +77,8 @@ impl Identity {
             let key = new_key()?;
             let mut draft = draft(name, &key)?;
             draft.sign(&key, MessageDigest::sha256())?;
-            let certificate = text(draft.build().to_pem()?);
-            Ok(Self { certificate, key: text(key.private_key_to_pem_pkcs8()?) })
+            let certificate = text(&draft.build().to_pem()?);
+            Ok(Self { certificate, key: text(&key.private_key_to_pem_pkcs8()?) })
         })())
     }
 }
@@ -105,8 +105,8 @@ fn draft(name: &str, key: &PKey<Private>) -> Result<X509Builder, ErrorStack> {
     Ok(draft)
 }
 
-fn text(pem: Vec<u8>) -> String {
-    String::from_utf8_lossy(&pem).into_owned()
+fn text(pem: &[u8]) -> String {
+    String::from_utf8_lossy(pem).into_owned()
 }
 
 fn expect<T>(result: Result<T, ErrorStack>) -> T {

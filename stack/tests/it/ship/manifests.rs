@@ -213,6 +213,10 @@ fn pods_are_probed_confined_and_ended_gracefully() {
         paths.iter().map(shown).all(|path| path != "/" && path != "/metrics" && path != "/manage")
     );
 
+    let policies = of_kind(&common, "NetworkPolicy");
+    let nobody = serde_json::json!({"podSelector": {}, "policyTypes": ["Ingress", "Egress"]});
+    assert!(policies.iter().any(|policy| policy["spec"] == nobody), "what isn't listed is refused");
+
     for part in Part::ALL {
         let one = |kind: &str| {
             yaml(&printed(&["kubernetes/render", kind, part.name(), "v1"], &variables))
@@ -250,11 +254,12 @@ fn pods_are_probed_confined_and_ended_gracefully() {
         }
 
         // Who calls it reaches it, and nobody else of the four.
-        let policies = of_kind(&common, "NetworkPolicy");
         let policy =
             policies.iter().find(|one| one["metadata"]["name"] == format!("to-{}", part.name()));
-        let from = policy.unwrap()["spec"]["ingress"][0]["from"].as_array().unwrap().clone();
+        let policy = &policy.unwrap()["spec"];
         let label = "app.kubernetes.io/name";
+        assert_eq!(policy["podSelector"]["matchLabels"][label], part.name());
+        let from = policy["ingress"][0]["from"].as_array().unwrap().clone();
         let allowed: BTreeSet<_> = from
             .iter()
             .filter_map(|one| one["podSelector"]["matchLabels"][label].as_str())

@@ -2,12 +2,16 @@
 //! speak to stands in for a platform that can't be reached.
 //!
 //! - [`deploy`], [`heroku`]: `heroku/`, on a [`platform`] that runs the services' real processes.
+//! - [`kubernetes`]: `kubernetes/deploy`, on a stand-in that keeps revisions.
+//! - [`containers`]: an image's health check.
 //! - [`tls`]: a database and a broker that must prove who they are.
 //! - [`manifests`]: what is written for others to read: their schemas, and what must hold in them.
 
+mod containers;
 mod deploy;
 mod dyno;
 mod heroku;
+mod kubernetes;
 mod manifests;
 mod platform;
 mod tls;

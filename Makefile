@@ -5,7 +5,7 @@ CARGO := cargo
 
 .PHONY: help
 help: ## this list
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*## / — /'
 
 .PHONY: prerequisites
 prerequisites: ## install what is missing (Debian packages)
@@ -70,6 +70,10 @@ bench: prerequisites ## the breaker beside its peers, deferred calls and sagas b
 	cd bench && $(CARGO) run --release --locked
 	cd bench && $(CARGO) run --release --locked -p bench-durable
 
+.PHONY: bench-smoke
+bench-smoke: ## the breaker's bench, once, whatever it finds: that it works
+	cd bench && BENCH_SMOKE=1 $(CARGO) run --release --locked
+
 .PHONY: lint
 lint: prerequisites ## formatting, clippy and rustdoc, warnings as errors
 	$(CARGO) fmt --all --check
@@ -82,3 +86,7 @@ audit: ## licences, sources, bans, advisories and unused dependencies; AUDIT=off
 	@command -v cargo-machete >/dev/null || $(CARGO) install --locked cargo-machete
 	$(CARGO) deny check bans licenses sources $(if $(filter offline,$(AUDIT)),,advisories)
 	$(CARGO) machete
+
+.PHONY: lint-ship
+lint-ship: ## what ships the store, by others' rules and schemas; its tools are had from PyPI and npm
+	@scripts/lint-ship

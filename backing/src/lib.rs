@@ -5,6 +5,7 @@
 //! | [`postgres`] | a PostgreSQL cluster of one's own, on a port of the loopback interface |
 //! | [`rabbitmq`] | a RabbitMQ node of one's own, likewise |
 //! | [`Server`] | either of them, running, for callers that may block |
+//! | [`certificate`] | what servers of tests prove with who they are |
 //! | [`port`] | ports of the loopback interface |
 //! | [`process`] | what `/proc` tells about processes |
 //!
@@ -12,6 +13,7 @@
 //! however that ends.
 
 mod account;
+pub mod certificate;
 mod error;
 mod guardian;
 pub mod port;

@@ -32,6 +32,10 @@ pub(crate) struct Results {
 
 fn main() -> io::Result<ExitCode> {
     let results = measure();
+    if harness::is_smoke() {
+        println!("{}", bench_page::table(&limits::judge(&results)));
+        return Ok(ExitCode::SUCCESS);
+    }
     let footprints = [
         footprint::measure("resilience", &format!("{{ path = {:?} }}", ours::PATH)),
         footprint::measure("failsafe", "\"1\""),

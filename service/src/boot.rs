@@ -229,7 +229,7 @@ fn prepare(config: &BaseConfig, schema: &'static Schema, db: &Db, lifecycle: &Li
     let work = async move {
         while wanted && !lifecycle.is_draining() {
             let url = url.clone();
-            match tokio::task::spawn_blocking(move || migrate::up(&url, schema)).await {
+            match tokio::task::spawn_blocking(move || migrate::up(url.as_str(), schema)).await {
                 Ok(Ok(())) => break,
                 Ok(Err(error)) => tracing::warn!(%error, "the schema can't be brought up to date"),
                 Err(error) => tracing::error!(%error, "a migration panicked"),

@@ -1,6 +1,7 @@
 //! The commands of a service's own binary.
 
 use std::future::Future;
+use std::net::SocketAddr;
 use std::pin::Pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -12,7 +13,7 @@ use utoipa_axum::router::OpenApiRouter;
 
 use crate::config::{BaseConfig, Reader};
 use crate::migrate::{self, Schema};
-use crate::{openapi, telemetry};
+use crate::{openapi, probe, telemetry};
 
 /// Resolves when the process should end.
 pub type Shutdown = Pin<Box<dyn Future<Output = ()> + Send>>;
@@ -50,13 +51,14 @@ const USAGE: &str = "\
   migrate   bring the database's schema up to date
   revert    take the schema back, data included
   seed      write the demonstration data, where it is missing
+  health    succeed if the service on PORT is ready: for a container's health check
   openapi   print the OpenAPI document
 The configuration is read from environment variables, over the TOML file named by CONFIG_PATH.";
 
 /// Carries out one command; `args` are those behind the program's name.
 pub fn main<C>(program: &Program<C>, args: &[String]) -> ExitCode {
     let command = args.first().map_or("serve", String::as_str);
-    let known = ["serve", "migrate", "revert", "seed", "openapi"].contains(&command);
+    let known = ["serve", "migrate", "revert", "seed", "health", "openapi"].contains(&command);
     if !known || args.len() > 1 {
         let asked_for_help = matches!(command, "help" | "--help" | "-h");
         let text = format!("usage: {} [command]\n{USAGE}", program.name);
@@ -87,15 +89,26 @@ fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<()> {
     let url = (program.base)(&config).database_url.clone();
     telemetry::init();
     match command {
-        "migrate" => migrate::up(&url, program.migrations),
-        "revert" => migrate::down(&url, program.migrations),
+        "migrate" => migrate::up(url.as_str(), program.migrations),
+        "revert" => migrate::down(url.as_str(), program.migrations),
+        "health" => health((program.base)(&config).address),
         "seed" => {
-            let rows = (program.seed)(&mut PgConnection::establish(&url)?)?;
+            let rows = (program.seed)(&mut PgConnection::establish(url.as_str())?)?;
             tracing::info!(service = program.name, rows, "seeded");
             Ok(())
         }
         _ => serve(program, config),
     }
+}
+
+/// Asks the service that listens there, on this machine.
+fn health(address: SocketAddr) -> anyhow::Result<()> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    anyhow::ensure!(
+        runtime.block_on(probe::ready(address)),
+        "the service on {address} isn't ready"
+    );
+    Ok(())
 }
 
 fn serve<C>(program: &Program<C>, config: C) -> anyhow::Result<()> {

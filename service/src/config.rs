@@ -20,6 +20,7 @@ use url::Url;
 
 use crate::access::{AccessConfig, Callers};
 use crate::server::Limits;
+use crate::database_url::DatabaseUrl;
 
 /// What was wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -201,7 +202,9 @@ impl Reader {
 ///
 /// | variable | default | meaning |
 /// |---|---|---|
-/// | `DATABASE_URL` | required | `postgres://user:password@host:port/database` |
+/// | `DATABASE_URL` | required | `postgres://user:password@host:port/database`; on another machine with `DATABASE_CA`, or with an `sslmode` |
+/// | `DATABASE_CA` | none | the authority of the database's certificate, as PEM text: it is verified |
+/// | `DATABASE_SSLMODE` | `verify-full` | `verify-ca` where that certificate has another name than the host |
 /// | `BIND` | `127.0.0.1` | address to listen on |
 /// | `PORT` | the service's | port to listen on; 0 takes any free one |
 /// | `DB_POOL_SIZE` | 8 | connections to the database at most, 1 to 100 |
@@ -225,7 +228,7 @@ pub struct BaseConfig {
     /// Where to listen.
     pub address: SocketAddr,
     /// Where the data is.
-    pub database_url: String,
+    pub database_url: DatabaseUrl,
     /// Connections at most.
     pub pool_size: u32,
     /// Longest that a piece of database work may take.
@@ -267,12 +270,7 @@ impl BaseConfig {
         let shutdown_timeout = reader.millis("SHUTDOWN_TIMEOUT_MS", 8000);
         let access = AccessConfig::read(reader, bind, callers);
         let limits = Limits::read(reader);
-        let looks_like =
-            format!("an address such as postgres://user:password@127.0.0.1:5432/{name}");
-        let database_url = reader.required("DATABASE_URL", &looks_like, |t| {
-            let url = Url::parse(t).ok()?;
-            matches!(url.scheme(), "postgres" | "postgresql").then(|| t.to_owned())
-        })?;
+        let database_url = DatabaseUrl::read(reader, name)?;
         Some(Self {
             name,
             address: SocketAddr::new(bind, port),
@@ -339,7 +337,7 @@ mod tests {
         let file = tempfile::NamedTempFile::new().unwrap();
         std::fs::write(
             file.path(),
-            "port = 1234\ndb_pool_size = 3\ndatabase_url = 'postgres://h/d'\n",
+            "port = 1234\ndb_pool_size = 3\ndatabase_url = 'postgres://localhost/d'\n",
         )
         .unwrap();
         let path = file.path().to_str().unwrap();
@@ -352,7 +350,8 @@ mod tests {
     #[test]
     fn a_mistake_in_the_file_names_the_file() {
         let file = tempfile::NamedTempFile::new().unwrap();
-        std::fs::write(file.path(), "port = 'x'\ndatabase_url = 'postgres://h/d'\n").unwrap();
+        std::fs::write(file.path(), "port = 'x'\ndatabase_url = 'postgres://localhost/d'\n")
+            .unwrap();
         let path = file.path().to_str().unwrap();
         let error = read(&[("CONFIG_PATH", path)]).unwrap_err().to_string();
         assert!(error.contains("PORT") && error.contains(path), "{error}");

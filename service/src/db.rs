@@ -18,6 +18,7 @@ use tokio::sync::Semaphore;
 use tracing::Span;
 
 use crate::config::BaseConfig;
+use crate::database_url::DatabaseUrl;
 use crate::failure::{Failure, code};
 
 /// See [`Db::lease`].
@@ -62,7 +63,8 @@ impl Db {
         let manager = Manager {
             // libpq's smallest limit. A server that accepts and says nothing must not hold the
             // pool's thread for good.
-            inner: ConnectionManager::new(with_connect_timeout(&config.database_url)),
+            inner: ConnectionManager::new(with_connect_timeout(config.database_url.as_str())),
+            _url: config.database_url.clone(),
             timeout: config.database_timeout,
             shared: Arc::clone(&shared),
         };
@@ -291,6 +293,8 @@ impl std::fmt::Debug for Manager {
 
 struct Manager {
     inner: ConnectionManager<PgConnection>,
+    /// What it holds is needed whenever a connection is made.
+    _url: DatabaseUrl,
     timeout: Duration,
     shared: Arc<Shared>,
 }

@@ -25,6 +25,7 @@ pub(crate) const KINDS: &str = "deferred";
 /// | variable | default | meaning |
 /// |---|---|---|
 /// | `AMQP_URL` | none | RabbitMQ: `amqp://user:password@host:port/vhost`, or `amqps://…`; without it the database alone does the work |
+/// | `CLOUDAMQP_URL` | none | the same where there is no `AMQP_URL`, as a platform's add-on sets it: `amqps://…` alone |
 /// | `BREAKER_FAILURES` | 3 | failures in a row that open a kind's breaker |
 /// | `BREAKER_OPEN_MS` | 6000 | how long the breakers of peers wait; a kind's waits a twelfth of it until one call probes |
 #[derive(Clone)]
@@ -49,16 +50,23 @@ impl DeferredConfig {
     /// Reads the variables of the table above.
     pub fn read(reader: &mut Reader) -> Self {
         let looks_like = "an address such as amqp://user:password@127.0.0.1:5672/vhost";
+        let given =
+            reader.optional("AMQP_URL", looks_like, |text| broker(text, &["amqp", "amqps"]));
+        // An add-on is reached over a network that belongs to others.
+        let looks_like = "an address such as amqps://user:password@host/vhost";
+        let added = reader.optional("CLOUDAMQP_URL", looks_like, |text| broker(text, &["amqps"]));
         Self {
-            amqp_url: reader.optional("AMQP_URL", looks_like, |text| {
-                let url = Url::parse(text).ok()?;
-                let usable = matches!(url.scheme(), "amqp" | "amqps") && url.has_host();
-                usable.then(|| text.to_owned())
-            }),
+            amqp_url: given.or(added),
             failures: reader.number("BREAKER_FAILURES", 3, 1..=1000),
             open_for: reader.millis("BREAKER_OPEN_MS", 6000),
         }
     }
+}
+
+/// The address of a broker, of one of these schemes.
+fn broker(text: &str, schemes: &[&str]) -> Option<String> {
+    let url = Url::parse(text).ok()?;
+    (schemes.contains(&url.scheme()) && url.has_host()).then(|| text.to_owned())
 }
 
 /// How often a kind's calls are tried while a breaker further down waits once.
@@ -190,5 +198,21 @@ mod tests {
             assert!(error.contains("AMQP_URL should be an address such as amqp://"), "{error}");
             assert!(!error.contains("geheim"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_add_ons_broker_is_asked_in_private_and_only_where_no_other_is_named() {
+        let read = |variables: &[(&str, &str)]| {
+            let owned = variables.iter().map(|(n, v)| ((*n).to_owned(), (*v).to_owned()));
+            let mut reader = Reader::from_variables(owned).unwrap();
+            let config = DeferredConfig::read(&mut reader);
+            reader.finish(Some(config)).map_err(|error| error.to_string())
+        };
+        let added = ("CLOUDAMQP_URL", "amqps://u:geheim@cloud/v");
+        assert_eq!(read(&[added]).unwrap().amqp_url.as_deref(), Some(added.1));
+        let both = read(&[added, ("AMQP_URL", "amqp://127.0.0.1")]).unwrap();
+        assert_eq!(both.amqp_url.as_deref(), Some("amqp://127.0.0.1"));
+        let error = read(&[("CLOUDAMQP_URL", "amqp://u:geheim@cloud/v")]).unwrap_err();
+        assert!(error.contains("amqps://") && !error.contains("geheim"), "{error}");
     }
 }

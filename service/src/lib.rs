@@ -11,7 +11,8 @@
 //! | [`access`] | who is let in: tokens of services and operators |
 //! | [`identity`] | who a user is, where that is asked for |
 //! | [`config`] | variables over a file over defaults, with errors that name the variable |
-//! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `openapi`: the commands of a service's binary |
+//! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `health`, `openapi`: the commands of a service's binary |
+//! | [`database_url`] | where the database is, and how it proves that it is that one |
 //! | [`boot`] | from configuration to a served router, and back out on SIGTERM |
 //! | [`db`] | all blocking database work goes through [`db::Db::run`] |
 //! | [`deferred`] | from configuration to what makes calls later |
@@ -24,7 +25,7 @@
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | `headers` | what an answer tells a browser not to do with it |
-//! | [`health`] | `/manage/health` |
+//! | [`health`], [`probe`] | `/manage/health`, and asking for it |
 //! | `manage` | `/manage/access`, `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
 //! | [`server`] | connections: how many, and how long each may keep us waiting |
 //! | `testing` | with the feature of that name: what the tests of every service need |
@@ -36,6 +37,7 @@ pub mod boot;
 mod chance;
 pub mod cli;
 pub mod config;
+pub mod database_url;
 pub mod db;
 pub mod deferred;
 pub mod failure;
@@ -51,6 +53,7 @@ pub mod observe;
 pub mod openapi;
 pub mod peer;
 pub mod pipeline;
+pub mod probe;
 pub mod saga;
 pub mod server;
 pub mod telemetry;

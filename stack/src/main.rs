@@ -17,7 +17,6 @@ mod logs;
 mod names;
 mod operator;
 mod parts;
-mod probe;
 mod sagas;
 mod state;
 mod status;

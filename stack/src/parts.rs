@@ -1,6 +1,7 @@
 //! A part: one process of the launcher's, from its start to its end, as often as somebody likes.
 
 use std::io::Write as _;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::process::{CommandExt as _, ExitStatusExt as _};
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitStatus, Stdio};
@@ -18,10 +19,13 @@ use tokio::process::Child;
 use tokio::sync::{Mutex, watch};
 use tokio::time::{Instant, sleep, timeout};
 
+use service::probe;
+
+use crate::logs;
 use crate::names::{Name, Service};
 use crate::state::{LOOK, PATIENCE, Process, Registry};
 use crate::terminal::say;
-use crate::{logs, probe, tokens};
+use crate::tokens;
 
 /// What a part may take until it is ready. The servers may have a crash to recover from.
 const SERVICE_READY: Duration = Duration::from_secs(15);
@@ -295,7 +299,9 @@ impl Part {
     async fn ready(&self, process: Process) {
         loop {
             let ready = match &self.kind {
-                Kind::Service { .. } => probe::ready(self.port).await,
+                Kind::Service { .. } => {
+                    probe::ready(SocketAddr::from((Ipv4Addr::LOCALHOST, self.port))).await
+                }
                 Kind::Postgres(cluster) => cluster.is_ready(process.pid.cast_unsigned()),
                 Kind::Rabbitmq(_) => Node::is_ready(self.port),
             };

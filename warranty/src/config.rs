@@ -35,7 +35,7 @@ mod tests {
     use super::*;
 
     fn read(days: Option<&str>) -> Result<Period, String> {
-        let url = ("DATABASE_URL".to_owned(), "postgres://h/d".to_owned());
+        let url = ("DATABASE_URL".to_owned(), "postgres://localhost/d".to_owned());
         let days = days.map(|days| ("WARRANTY_PERIOD_DAYS".to_owned(), days.to_owned()));
         let mut reader = Reader::from_variables([url].into_iter().chain(days)).unwrap();
         let config = Config::read(&mut reader);

@@ -22,6 +22,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 use crate::account::{self, Account, write_secret};
+use crate::certificate::Identity;
 use crate::error::{Error, Software, failed_to};
 use crate::guardian::Guardian;
 use crate::process;
@@ -39,6 +40,10 @@ pub(crate) static SOFTWARE: &Software = &Software {
     prefix: "postgres",
     users: ["postgres", "nobody"],
 };
+
+/// What a server that encrypts has in its folder.
+const CERTIFICATE: &str = "server.crt";
+const KEY: &str = "server.key";
 
 /// What the data is worth.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -121,6 +126,16 @@ impl Cluster {
         self.account.as_ref().map(|account| account.name.as_str())
     }
 
+    /// From its next start on the server encrypts for whoever asks for it, and proves by this who it is.
+    pub(crate) fn identify(&self, identity: &Identity) -> Result<(), Error> {
+        for (name, text) in [(CERTIFICATE, &identity.certificate), (KEY, &identity.key)] {
+            let path = self.folder.join(name);
+            write_secret(&path, text, self.account.as_ref())
+                .map_err(failed_to(|| format!("write {}", path.display())))?;
+        }
+        Ok(())
+    }
+
     /// The address of a database, with the superuser's password in it.
     pub fn url(&self, port: u16, database: &str) -> String {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{port}/{database}", self.password)
@@ -138,6 +153,12 @@ impl Cluster {
         // A socket would need a folder that both users can write to.
         set("unix_socket_directories=");
         set("max_connections=400");
+        let (certificate, key) = (self.folder.join(CERTIFICATE), self.folder.join(KEY));
+        if key.exists() {
+            set("ssl=on");
+            set(&format!("ssl_cert_file={}", certificate.display()));
+            set(&format!("ssl_key_file={}", key.display()));
+        }
         if self.mode == Mode::Ephemeral {
             // Nothing has to survive the machine; a killed server still finds what it committed.
             set("fsync=off");

@@ -21,6 +21,7 @@ use diesel::{Connection as _, PgConnection};
 
 use super::{Cluster, quoted};
 use crate::Server;
+use crate::certificate::Identity;
 
 /// A server with a cluster of its own. Dropped, or when its process ends, it leaves nothing.
 #[derive(Debug)]
@@ -41,7 +42,17 @@ impl TestCluster {
 
     /// One that the caller may stop, kill and freeze.
     pub fn dedicated() -> Self {
+        Self::on(expect(Cluster::ephemeral()))
+    }
+
+    /// A dedicated one that encrypts, and proves by this who it is.
+    pub fn encrypted(identity: &Identity) -> Self {
         let cluster = expect(Cluster::ephemeral());
+        expect(cluster.identify(identity));
+        Self::on(cluster)
+    }
+
+    fn on(cluster: Cluster) -> Self {
         let server = expect(cluster.start(None));
         Self {
             port: server.port(),
@@ -49,6 +60,11 @@ impl TestCluster {
             templates: Mutex::default(),
             cluster,
         }
+    }
+
+    /// The port of 127.0.0.1 that it listens on.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 
     /// The address of a database of this name.

@@ -32,6 +32,7 @@ use nix::unistd::Pid;
 use uuid::Uuid;
 
 use crate::account::{self, Account, write_secret};
+use crate::certificate::Identity;
 use crate::error::{Error, Software, failed_to};
 use crate::guardian::Guardian;
 use crate::{port, process};
@@ -144,6 +145,30 @@ impl Node {
         Ok(Self { programs, account, folder, password, _guardian: guardian })
     }
 
+    /// From its next start on the server listens on this port, too, where it encrypts and proves by this
+    /// who it is.
+    pub(crate) fn identify(&self, identity: &Identity, port: u16) -> Result<(), Error> {
+        let file = |name: &str, text: &str| {
+            let path = self.folder.join(name);
+            write_secret(&path, text, self.account.as_ref())
+                .map_err(failed_to(|| format!("write {}", path.display())))?;
+            Ok(path)
+        };
+        let certificate = file("server.crt", &identity.certificate)?;
+        let key = file("server.key", &identity.key)?;
+        let settings = configuration(Mode::Ephemeral, &self.folder.join("definitions.json"));
+        let settings = format!(
+            "{settings}\
+             listeners.ssl.1 = 127.0.0.1:{port}\n\
+             num_acceptors.ssl = 2\n\
+             ssl_options.certfile = {}\n\
+             ssl_options.keyfile = {}\n",
+            certificate.display(),
+            key.display()
+        );
+        file("rabbitmq.conf", &settings).map(drop)
+    }
+
     /// Where it is: not always where it was asked for (see [`durable`](Self::durable)).
     pub fn folder(&self) -> &Path {
         &self.folder
@@ -161,7 +186,11 @@ impl Node {
 
     /// The address of a virtual host, its name as it stands in an address.
     fn url_of(&self, port: u16, vhost: &str) -> String {
-        format!("amqp://{USER}:{}@127.0.0.1:{port}/{vhost}", self.password)
+        format!("amqp://{}@127.0.0.1:{port}/{vhost}", self.credentials())
+    }
+
+    fn credentials(&self) -> String {
+        format!("{USER}:{}", self.password)
     }
 
     /// The server on `port`, as a command to spawn: in a process group of its own, so that a

@@ -17,9 +17,10 @@ use std::time::Duration;
 
 use super::control::binary;
 use super::{Node, USER};
-use crate::Server;
+use crate::certificate::Identity;
 use crate::error::Error;
 use crate::process::wait_until;
+use crate::{Server, port};
 
 /// How long the node may take for what it is asked to do.
 const LIMIT: u32 = 30;
@@ -33,6 +34,7 @@ struct Inner {
     /// Before `node`: the server is ended before its folder goes.
     server: Mutex<Option<Server>>,
     port: u16,
+    encrypted: Option<u16>,
     /// Those that there should be, to be made again after a [`TestBroker::wipe`].
     vhosts: Mutex<Vec<String>>,
     node: Node,
@@ -89,11 +91,25 @@ impl TestBroker {
         Self::new(Some(Turn::take()))
     }
 
-    fn new(turn: Option<Turn>) -> Self {
+    /// A dedicated one that encrypts, too, on the port of [`TestVhost::encrypted_url`], and proves by
+    /// this who it is.
+    pub fn encrypted(identity: &Identity) -> Self {
+        let turn = Turn::take();
         let node = expect(Node::ephemeral());
+        let port = expect(port::free(1))[0];
+        expect(node.identify(identity, port));
+        Self::on(node, Some(port), Some(turn))
+    }
+
+    fn new(turn: Option<Turn>) -> Self {
+        Self::on(expect(Node::ephemeral()), None, turn)
+    }
+
+    fn on(node: Node, encrypted: Option<u16>, turn: Option<Turn>) -> Self {
         let server = expect(node.start(None));
         Self(Arc::new(Inner {
             port: server.port(),
+            encrypted,
             server: Mutex::new(Some(server)),
             vhosts: Mutex::default(),
             node,
@@ -298,6 +314,13 @@ impl TestVhost {
     /// Its address, with the password in it.
     pub fn url(&self) -> &str {
         &self.url
+    }
+
+    /// The address at which a [`TestBroker::encrypted`] one encrypts, by the name of a host.
+    pub fn encrypted_url(&self, host: &str) -> String {
+        let port =
+            self.broker.encrypted.unwrap_or_else(|| panic!("test broker: it doesn't encrypt"));
+        format!("amqps://{}@{host}:{port}/{}", self.broker.node.credentials(), self.name)
     }
 
     /// Its name, as [`TestBroker::queues`] wants it.

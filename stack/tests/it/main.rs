@@ -23,6 +23,7 @@ mod reads;
 mod replicas;
 mod secrets;
 mod rolling;
+mod ship;
 mod shutdown;
 mod soak;
 mod storm;

@@ -60,6 +60,10 @@ const PROCESSES: u32 = 16;
 /// What a [locked](Plan::locked) world takes.
 pub(crate) const SERVICE_TOKEN: &str = "service-service-service-service-geheim";
 pub(crate) const MANAGEMENT_TOKEN: &str = "management-management-management-geheim";
+/// Waits until so many may be started, and counts them until dropped.
+pub(crate) async fn room(processes: u32) -> SemaphorePermit<'static> {
+    ROOM.acquire_many(processes).await.unwrap()
+}
 
 /// Bounds the wait for a request that is on its way.
 const SOON: Duration = Duration::from_secs(5);
@@ -201,8 +205,7 @@ impl Plan {
     pub(crate) async fn start(self) -> World {
         let replicas = self.replicas.max(1);
         let own = u32::try_from(replicas * Part::ALL.len()).unwrap();
-        let room = if self.alone { PROCESSES } else { own };
-        let turn = ROOM.acquire_many(room).await.unwrap();
+        let turn = room(if self.alone { PROCESSES } else { own }).await;
         let cluster = self.own_postgres.then(TestCluster::dedicated);
         let databases = Part::ALL.map(|part| {
             let cluster = cluster.as_ref().unwrap_or_else(|| TestCluster::shared());
@@ -269,7 +272,7 @@ impl Plan {
 }
 
 /// A migrated and seeded database, by the program's own commands.
-fn prepare(part: Part, url: &str) -> Result<(), String> {
+pub(crate) fn prepare(part: Part, url: &str) -> Result<(), String> {
     for command in ["migrate", "seed"] {
         let output = Command::new(env!("CARGO_BIN_EXE_stack"))
             .args(["service", part.name(), command])

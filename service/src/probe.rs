@@ -1,6 +1,7 @@
-//! Is a service ready? One bounded HTTP request, by hand: the launcher needs no more of HTTP.
+//! Is a service ready? One bounded HTTP request, by hand: neither the launcher nor a container's health
+//! check needs more of HTTP.
 
-use std::net::Ipv4Addr;
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::time::Duration;
 
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -10,17 +11,27 @@ use tokio::time::timeout;
 /// Readiness asks the database, and is answered within 500 ms by contract.
 const LIMIT: Duration = Duration::from_secs(1);
 
-/// Does `GET /manage/health/ready` on this port of 127.0.0.1 answer 200?
-pub(crate) async fn ready(port: u16) -> bool {
-    let status = timeout(LIMIT, status(port)).await;
+/// Does `GET /manage/health/ready` answer 200 there, within a second? Of a service that listens on all
+/// addresses, the loopback interface is asked.
+pub async fn ready(address: SocketAddr) -> bool {
+    let status = timeout(LIMIT, status(reachable(address))).await;
     matches!(status, Ok(Some(head)) if &head[9..12] == b"200")
 }
 
+fn reachable(address: SocketAddr) -> SocketAddr {
+    let ip = match address.ip() {
+        IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
+        IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
+        ip => ip,
+    };
+    SocketAddr::new(ip, address.port())
+}
+
 /// The start of the status line: `HTTP/1.1 200`.
-async fn status(port: u16) -> Option<[u8; 12]> {
-    let mut stream = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).await.ok()?;
+async fn status(address: SocketAddr) -> Option<[u8; 12]> {
+    let mut stream = TcpStream::connect(address).await.ok()?;
     let request = format!(
-        "GET /manage/health/ready HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n"
+        "GET /manage/health/ready HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n"
     );
     stream.write_all(request.as_bytes()).await.ok()?;
     let mut head = [0; 12];
@@ -36,7 +47,7 @@ mod tests {
 
     async fn answered(answer: &'static str) -> bool {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let address = listener.local_addr().unwrap();
         let server = async {
             let (mut stream, _) = listener.accept().await.unwrap();
             let mut request = [0; 1024];
@@ -44,7 +55,7 @@ mod tests {
             assert!(request[..read].starts_with(b"GET /manage/health/ready HTTP/1.1\r\n"));
             stream.write_all(answer.as_bytes()).await.unwrap();
         };
-        tokio::join!(ready(port), server).0
+        tokio::join!(ready(address), server).0
     }
 
     #[tokio::test]
@@ -57,8 +68,19 @@ mod tests {
     #[tokio::test]
     async fn nobody_listening_is_not_ready() {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let port = listener.local_addr().unwrap().port();
+        let address = listener.local_addr().unwrap();
         drop(listener);
-        assert!(!ready(port).await);
+        assert!(!ready(address).await);
+    }
+
+    #[test]
+    fn who_listens_everywhere_is_asked_on_loopback() {
+        for (listens, asked) in [
+            ("0.0.0.0:80", "127.0.0.1:80"),
+            ("[::]:80", "[::1]:80"),
+            ("10.0.0.7:80", "10.0.0.7:80"),
+        ] {
+            assert_eq!(reachable(listens.parse().unwrap()), asked.parse().unwrap());
+        }
     }
 }

@@ -1,0 +1,48 @@
+# shellcheck shell=bash
+# What the commands beside this file have in common. Sourced, from the root of the repository.
+
+. scripts/deployment.sh
+
+# Apps are named by a prefix that is yours; Heroku's names are of letters, digits and dashes.
+check_prefix() {
+    [[ "${HEROKU_PREFIX:-}" =~ ^[a-z][a-z0-9-]{1,19}$ ]] \
+        || usage "HEROKU_PREFIX should begin each app's name: 2 to 20 of a-z, 0-9 and -, such as acme-shop"
+}
+
+# The app of a service.
+app() { # service
+    echo "$HEROKU_PREFIX-$1"
+}
+
+# An app without dynos. What is written into its variables restarts nobody: it remembers where a
+# deployment that has not ended came from.
+record() {
+    echo "$HEROKU_PREFIX-deploys"
+}
+
+exists() { # app
+    heroku apps:info --app "$1" --json >/dev/null 2>&1
+}
+
+# Where an app is reached, without a slash at the end.
+address() { # app
+    heroku apps:info --app "$1" --json | jq -er '.app.web_url | rtrimstr("/")'
+}
+
+# Sets those of the variables, a JSON object on standard input, that are not so already: each change
+# restarts the app. Not by `heroku config:set`: that takes values from its command line, where every
+# process of this machine sees them, and prints them.
+configure() { # app
+    local answer changes
+    changes=$(jq -c --slurpfile there <(heroku config --app "$1" --json) \
+        'with_entries(select(.key as $key | .value != $there[0][$key]))')
+    [ "$changes" != '{}' ] || return 0
+    answer=$(curl --silent --show-error --fail-with-body --max-time 30 --request PATCH \
+        --header @<(printf 'Authorization: Bearer %s\n' "$HEROKU_API_KEY") \
+        --header 'Accept: application/vnd.heroku+json; version=3' \
+        --header 'Content-Type: application/json' --data-binary @- \
+        "${HEROKU_API_URL:-https://api.heroku.com}/apps/$1/config-vars" 2>&1 <<<"$changes") && return
+    # Heroku's reason is fit to be shown; a success would show every variable.
+    say "$1: its variables can't be set: $(jq -r '.message?' <<<"$answer" 2>/dev/null || echo "$answer")"
+    return 1
+}

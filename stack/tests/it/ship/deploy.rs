@@ -1,0 +1,130 @@
+//! `heroku/deploy`: what it releases, and that it takes back what the store doesn't sell with.
+
+use std::process::Output;
+
+use nix::sys::signal::{Signal, killpg};
+use nix::unistd::Pid;
+
+use super::platform::{Fault, KEY, PREFIX, Platform};
+use crate::world::Part;
+
+const DEPLOYED: i32 = 0;
+const TAKEN_BACK: i32 = 1;
+const WRONGLY_CALLED: i32 = 2;
+
+/// A build that starts, is healthy, and can't take anything from Warehouse.
+const SELLS_NOTHING: (Part, Fault) = (Part::Order, Fault::Variable("WAREHOUSE_TIMEOUT_MS", "1"));
+
+/// A good build may be slow on a crowded machine.
+const PATIENT: &[(&str, &str)] = &[("HEALTH_SECONDS", "60"), ("SMOKE_SECONDS", "60")];
+
+/// One that never sells isn't waited for as long.
+const IMPATIENT: &[(&str, &str)] = &[("HEALTH_SECONDS", "60"), ("SMOKE_SECONDS", "10")];
+
+async fn deploy(platform: &Platform, tag: &str, seconds: &[(&str, &str)]) -> Output {
+    platform.script(&["heroku/deploy", tag], seconds).await
+}
+
+#[track_caller]
+fn ended(output: &Output, code: i32) -> String {
+    let said = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert_eq!(output.status.code(), Some(code), "{said}");
+    assert!(!said.contains(KEY) && output.stdout.is_empty(), "{said}");
+    said
+}
+
+/// The store sells, as `scripts/smoke` finds by itself.
+async fn sells(platform: &Platform) {
+    let url = platform.store_url();
+    let smoke = platform.script(&["scripts/smoke", &url], PATIENT).await;
+    assert!(smoke.status.success(), "{}", String::from_utf8_lossy(&smoke.stderr));
+}
+
+fn nothing_unfinished(platform: &Platform) -> bool {
+    platform.variable(&format!("{PREFIX}-deploys"), "UNFINISHED").is_none()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_good_build_is_deployed_called_before_caller() {
+    let platform = Platform::selling().await;
+    platform.build("v2", &[]);
+    ended(&deploy(&platform, "v2", PATIENT).await, DEPLOYED);
+    let expected =
+        ["warranty", "warehouse", "order", "store"].map(|name| format!("release {name} v2"));
+    assert_eq!(platform.events(), expected);
+    assert_eq!(platform.runs(), ["v2"; 4]);
+    assert!(nothing_unfinished(&platform));
+    assert!(!platform.said().contains(KEY), "a key on a command line");
+
+    ended(&deploy(&platform, "v3", IMPATIENT).await, WRONGLY_CALLED);
+    ended(&deploy(&platform, "v2:latest", PATIENT).await, WRONGLY_CALLED);
+    assert!(platform.events().is_empty(), "a build that isn't there touches nothing");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_is_healthy_and_does_not_sell_is_taken_back_callers_first() {
+    let platform = Platform::selling().await;
+    platform.build("v2", &[SELLS_NOTHING]);
+    let said = ended(&deploy(&platform, "v2", IMPATIENT).await, TAKEN_BACK);
+    assert!(said.contains("the purchase answered 503"), "{said}");
+    let released =
+        ["warranty", "warehouse", "order", "store"].map(|name| format!("release {name} v2"));
+    let taken_back =
+        ["store", "order", "warehouse", "warranty"].map(|name| format!("rollback {name} v1"));
+    assert_eq!(platform.events(), [released, taken_back].concat());
+    assert_eq!(platform.runs(), ["v1"; 4]);
+    assert!(nothing_unfinished(&platform));
+    sells(&platform).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_build_that_does_not_come_up_is_taken_back() {
+    let platform = Platform::selling().await;
+    let back = ["rollback warehouse v1", "rollback warranty v1"];
+    for (tag, fault, reason, taken_back) in [
+        ("crashes", Fault::Web(&["false"]), "crashes at its start", &back[..]),
+        ("hangs", Fault::Web(&["sleep", "60"]), "isn't healthy after 8 s", &back[..]),
+        // A release whose migrations fail never becomes current: there is nothing to take back of it.
+        ("migrates-not", Fault::Release(&["false"]), "could not be released", &back[1..]),
+    ] {
+        platform.build(tag, &[(Part::Warehouse, fault)]);
+        let seconds = [("HEALTH_SECONDS", if tag == "hangs" { "8" } else { "60" })];
+        let output = platform.script(&["heroku/deploy", tag], &seconds).await;
+        let said = ended(&output, TAKEN_BACK);
+        assert!(said.contains(reason), "{said}");
+        let events = platform.events();
+        let released = ["warranty", "warehouse"].map(|name| format!("release {name} {tag}"));
+        assert_eq!(events[..2], released);
+        assert_eq!(events[2..], *taken_back, "{said}");
+        assert_eq!(platform.runs(), ["v1"; 4]);
+        assert!(nothing_unfinished(&platform));
+    }
+    sells(&platform).await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_killed_run_has_left_is_never_gone_back_to() {
+    let platform = Platform::selling().await;
+    platform.build("v2", &[]);
+    platform.build("v3", &[SELLS_NOTHING]);
+    let (reached, go) = platform.hold(Part::Order);
+    let mut killed = platform.spawn(&["heroku/deploy", "v2"], PATIENT);
+    tokio::task::spawn_blocking(move || reached.recv()).await.unwrap().unwrap();
+    let group = Pid::from_raw(killed.id().unwrap().cast_signed());
+    killpg(group, Signal::SIGKILL).unwrap();
+    killed.wait().await.unwrap();
+    drop(go);
+    // In the order of `Part::ALL`: half of it is new, and nobody has tried it.
+    assert_eq!(platform.runs(), ["v1", "v1", "v2", "v2"]);
+    assert!(!nothing_unfinished(&platform));
+    platform.events();
+
+    let said = ended(&deploy(&platform, "v3", IMPATIENT).await, TAKEN_BACK);
+    assert!(said.contains("an earlier run has not ended"), "{said}");
+    assert_eq!(platform.events()[..2], ["rollback warehouse v1", "rollback warranty v1"]);
+    assert_eq!(platform.runs(), ["v1"; 4], "v2 was never found to be good");
+    assert!(nothing_unfinished(&platform));
+
+    ended(&deploy(&platform, "v2", PATIENT).await, DEPLOYED);
+    assert_eq!(platform.runs(), ["v2"; 4]);
+}

@@ -1,0 +1,38 @@
+//! What ships the store, carried out here: the scripts and commands are the very ones, and what they
+//! speak to stands in for a platform that can't be reached.
+//!
+//! - [`deploy`], [`heroku`]: `heroku/`, on a [`platform`] that runs the services' real processes.
+//! - [`kubernetes`]: `kubernetes/deploy`, on a stand-in that keeps revisions.
+//! - [`containers`]: an image's health check.
+//! - [`tls`]: a database and a broker that must prove who they are.
+//! - [`manifests`]: what is written for others to read: their schemas, and what must hold in them.
+
+mod containers;
+mod deploy;
+mod dyno;
+mod heroku;
+mod kubernetes;
+mod manifests;
+mod platform;
+mod tls;
+
+use std::path::PathBuf;
+
+/// A file of the repository.
+fn file(path: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
+}
+
+fn read(path: &str) -> String {
+    std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
+}
+
+/// The command of a stage of the Dockerfile, its instruction's words.
+fn instruction(stage: &str, name: &str) -> Vec<String> {
+    let text = read("Dockerfile");
+    let begin = text.find(&format!(" AS {stage}\n")).unwrap();
+    let end = text[begin..].find("\nFROM ").map_or(text.len(), |at| begin + at);
+    let line = text[begin..end].lines().find(|line| line.starts_with(&format!("{name} ")));
+    let line = line.unwrap_or_else(|| panic!("{stage} has no {name}"));
+    serde_json::from_str(&line[line.find('[').unwrap()..]).unwrap()
+}

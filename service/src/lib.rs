@@ -33,6 +33,8 @@ pub mod db;
 pub mod deferred;
 pub mod failure;
 pub mod health;
+#[cfg(test)]
+mod hostile;
 pub mod idempotency;
 pub mod input;
 pub mod lifecycle;

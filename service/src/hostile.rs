@@ -14,6 +14,7 @@ use proptest::sample::select;
 use serde_json::{Map, Value};
 use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
+use url::form_urlencoded::byte_serialize;
 
 use crate::answer::Answer;
 use crate::failure::Result;
@@ -139,7 +140,7 @@ fn path() -> impl Strategy<Value = String> {
     let segment = prop_oneof![
         4 => Just(ID.to_owned()),
         1 => "[!-~&&[^/?#]]{0,40}",
-        1 => bytes().prop_map(|bytes| bytes.iter().map(|byte| format!("%{byte:02x}")).collect()),
+        1 => bytes().prop_map(|bytes| byte_serialize(&bytes).collect()),
     ];
     let query = prop_oneof![
         2 => Just(String::new()),

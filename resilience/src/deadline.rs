@@ -122,8 +122,20 @@ pub struct InvalidTimeout;
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
     use crate::testkit::ManualClock;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_a_time_or_refused(text in "[0-9]{0,30}|.{0,60}") {
+            let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+            prop_assert_eq!(Deadline::parse(&text).is_ok(), digits);
+        }
+    }
 
     #[test]
     fn only_plain_milliseconds_are_read() {

@@ -129,7 +129,7 @@ pub async fn serve(
         manage = manage.merge(manage::sagas::routes(sagas));
     }
     let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
-    let routes = routes.merge(openapi::routes(openapi::complete(document)));
+    let routes = routes.merge(openapi::routes(openapi::complete(document)?));
     let app = pipeline::wrap(routes, &shell);
 
     prepare(&config, site.migrations, &db, &lifecycle);

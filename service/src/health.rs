@@ -40,6 +40,7 @@ pub(crate) struct Pulse {
 
 /// `Work`, or what can't.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[schema(as = HealthStatus)]
 pub enum Status {
     /// It works.
     Work,

@@ -133,7 +133,7 @@ impl Fields {
     pub fn integer(&mut self, field: &str, bounds: std::ops::RangeInclusive<i64>) -> Option<i64> {
         let value = self.required(field)?;
         self.checked(field, value, |value| {
-            value.as_i64().filter(|n| bounds.contains(n)).ok_or_else(|| {
+            whole(&value).filter(|n| bounds.contains(n)).ok_or_else(|| {
                 format!("must be a whole number from {} to {}", bounds.start(), bounds.end())
             })
         })
@@ -198,6 +198,17 @@ impl Fields {
         let field = field.to_owned();
         check(value).map_err(|message| self.wrong.push(Detail { field, message })).ok()
     }
+}
+
+/// To JSON 7.0 is a whole number, and some languages have no other way to write one.
+fn whole(value: &Value) -> Option<i64> {
+    const EXACT: f64 = 9_007_199_254_740_992.0;
+    let exact = |number: f64| {
+        let is_whole = number.fract() == 0.0 && number.abs() <= EXACT;
+        #[expect(clippy::cast_possible_truncation, reason = "it is whole, and small enough")]
+        is_whole.then_some(number as i64)
+    };
+    value.as_i64().or_else(|| value.as_f64().and_then(exact))
 }
 
 #[expect(clippy::needless_pass_by_value, reason = "the shape of a check")]
@@ -389,6 +400,22 @@ mod tests {
         let failure = f.finish(a.zip(b).zip(d)).unwrap_err();
         let named: Vec<_> = failure.details().iter().map(|d| d.field.as_str()).collect();
         assert_eq!(named, ["a", "b", "d"]);
+    }
+
+    #[test]
+    fn a_whole_number_may_be_written_with_a_point() {
+        for (json, read) in [
+            ("7", Some(7)),
+            ("7.0", Some(7)),
+            ("7e0", Some(7)),
+            ("7.5", None),
+            ("-0.0", Some(0)),
+            ("1e300", None),
+            ("\"7\"", None),
+        ] {
+            let mut f = fields(&format!(r#"{{"a":{json}}}"#));
+            assert_eq!(f.integer("a", 0..=10), read, "{json}");
+        }
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub mod deferred;
 pub mod failure;
 mod headers;
 pub mod health;
+#[cfg(test)]
+mod hostile;
 pub mod idempotency;
 pub mod identity;
 pub mod input;

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use http::header::CONTENT_TYPE;
+use serde_json::Value;
 use utoipa::openapi::path::{Operation, ParameterBuilder, ParameterIn};
 use utoipa::openapi::schema::{ComponentsBuilder, ObjectBuilder, Schema, SchemaType, Type};
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme};
@@ -55,8 +56,15 @@ fn bearer(description: &str, format: &str) -> SecurityScheme {
     SecurityScheme::Http(bearer.description(Some(description)).build())
 }
 
-/// Adds what holds for every route: the error envelope, and the headers that any request may carry.
-pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
+/// The 36-character form, either case.
+const UUID: &str = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}$";
+
+/// Adds what holds for every route: the error envelope, the headers that any request may carry, and
+/// what a UUID looks like.
+///
+/// # Errors
+/// When the document isn't JSON: a defect.
+pub(crate) fn complete(mut document: OpenApi) -> serde_json::Result<Value> {
     // How a router takes a rest of several segments is its own affair.
     document.paths.paths = std::mem::take(&mut document.paths.paths)
         .into_iter()
@@ -70,15 +78,21 @@ pub(crate) fn complete(mut document: OpenApi) -> OpenApi {
         let PathItem { get, post, delete, .. } = item;
         for (operation, effect) in [(get, false), (post, true), (delete, true)] {
             let Some(operation) = operation else { continue };
+            // Health answers in a shape of its own, whatever it has to say.
+            if !path.starts_with("/manage/health") {
+                add_error(operation);
+            }
             if api {
-                describe(operation, effect);
+                add_headers(operation, effect);
             }
             if !is_health(path) {
                 lock(operation, if api { &own } else { MANAGEMENT });
             }
         }
     }
-    document
+    let mut document = serde_json::to_value(document)?;
+    make_precise(&mut document);
+    Ok(document)
 }
 
 /// Says what it takes, where the deployment asks for it.
@@ -100,12 +114,54 @@ fn envelope() -> Content {
     Content::new(Some(Ref::from_schema_name(ErrorBody::name())))
 }
 
-fn describe(operation: &mut Operation, effect: bool) {
+/// Says what the derived document leaves open: a UUID of another form is refused, and a parameter or
+/// a body can be left out, but not be `null`.
+fn make_precise(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            if map.get("format").is_some_and(|format| format == "uuid") {
+                map.insert("pattern".to_owned(), UUID.into());
+            }
+            let is_parameter = map.contains_key("in") && map.contains_key("name");
+            if let (true, Some(kind)) = (is_parameter, map.get_mut("schema").and_then(kind_of))
+                && let Some(some) = kind.as_array().and_then(|kinds| kinds.first()).cloned()
+            {
+                *kind = some;
+            }
+            if let Some(body) = map.get_mut("requestBody") {
+                make_object(body);
+            }
+            map.values_mut().for_each(make_precise);
+        }
+        Value::Array(values) => values.iter_mut().for_each(make_precise),
+        _ => {}
+    }
+}
+
+/// Of the alternatives to nothing at all there is one.
+fn make_object(body: &mut Value) {
+    let Some(schema) = body.pointer_mut("/content/application~1json/schema") else { return };
+    let some = schema.get("oneOf").and_then(Value::as_array).and_then(|one_of| {
+        one_of.iter().find(|one| one.get("type").is_none_or(|kind| kind != "null")).cloned()
+    });
+    if let Some(some) = some {
+        *schema = some;
+    }
+}
+
+fn kind_of(schema: &mut Value) -> Option<&mut Value> {
+    schema.get_mut("type")
+}
+
+fn add_error(operation: &mut Operation) {
     let error = ResponseBuilder::new()
         .description("Refused or failed; `code` says why")
         .content("application/json", envelope())
         .build();
     operation.responses.responses.insert("default".to_owned(), error.into());
+}
+
+fn add_headers(operation: &mut Operation, effect: bool) {
     let parameters = operation.parameters.get_or_insert_default();
     let mut header = |name: &str, description: &str, schema: ObjectBuilder| {
         parameters.push(
@@ -127,7 +183,7 @@ fn describe(operation: &mut Operation, effect: bool) {
     );
     header(
         "X-Request-Timeout",
-        "Milliseconds that the caller waits",
+        "Milliseconds that the caller waits; too few, such as 0, get a 503 `deadline_exceeded`",
         ObjectBuilder::new().schema_type(SchemaType::Type(Type::Integer)).minimum(Some(0)),
     );
     if effect {
@@ -140,7 +196,7 @@ fn describe(operation: &mut Operation, effect: bool) {
 }
 
 /// `/api-docs/openapi.json`, and Swagger UI at `/docs`.
-pub(crate) fn routes(document: OpenApi) -> Router {
+pub(crate) fn routes(document: Value) -> Router {
     let config = Arc::new(Config::from("/api-docs/openapi.json"));
     let document = Arc::new(document);
     let file = move |name: String| {
@@ -170,5 +226,30 @@ fn swagger(name: &str, config: Arc<Config<'static>>) -> Response {
         }
         Ok(None) => Failure::not_found(code::NOT_FOUND, "there is no such page").into_response(),
         Err(error) => Failure::internal(error.to_string()).into_response(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    #[test]
+    fn what_is_refused_is_not_described_as_allowed() {
+        let mut document = json!({
+            "parameters": [{"name": "X-Compensate", "in": "header",
+                "schema": {"type": ["boolean", "null"]}}],
+            "requestBody": {"content": {"application/json": {"schema":
+                {"oneOf": [{"type": "null"}, {"$ref": "#/components/schemas/Restore"}]}}}},
+            "schema": {"properties": {"uid": {"type": ["string", "null"], "format": "uuid"}}},
+        });
+        make_precise(&mut document);
+        let schema = &document["parameters"][0]["schema"];
+        assert_eq!(schema["type"], "boolean");
+        let body = &document["requestBody"]["content"]["application/json"]["schema"];
+        assert_eq!(body, &json!({"$ref": "#/components/schemas/Restore"}));
+        let uid = &document["schema"]["properties"]["uid"];
+        assert_eq!((&uid["type"], &uid["pattern"]), (&json!(["string", "null"]), &json!(UUID)));
     }
 }

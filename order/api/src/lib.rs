@@ -34,6 +34,7 @@ pub const FINAL_CODES: &[&str] = &[
 /// The state of an order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = OrderStatus)]
 pub enum Status {
     /// Bought.
     Paid,

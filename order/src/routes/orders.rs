@@ -33,7 +33,8 @@ pub(super) async fn get(State(app): State<App>, Ids([user, uid]): Ids<2>) -> Res
     params(
         ("uid" = Uuid, Path, description = "The user"),
         ("limit" = Option<i64>, Query, minimum = 1, maximum = 100, description = "Default 50"),
-        ("offset" = Option<i64>, Query, minimum = 0, description = "Default 0")),
+        ("offset" = Option<i64>, Query, minimum = 0, maximum = 2_147_483_647,
+            description = "Default 0")),
     responses((status = 200, description = "A page of them", body = [Order],
         headers(("X-Total-Count" = i64, description = "How many there are in all")))))]
 pub(super) async fn list(

@@ -123,3 +123,45 @@ fn retry_after(headers: &HeaderMap) -> Option<Duration> {
     let seconds: u32 = value.parse().unwrap_or(u32::MAX);
     Some(Duration::from_secs(seconds.into()))
 }
+
+#[cfg(test)]
+mod tests {
+    use ::http::{HeaderName, HeaderValue};
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
+    use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_answer_means_something_and_passes_nothing_odd_on(
+            status in 400_u16..600,
+            dependency in vec(any::<u8>(), 0..80),
+            after in "[0-9]{0,30}|[ -~]{0,20}",
+            body in prop_oneof![
+                vec(any::<u8>(), 0..200),
+                ".{0,2000}".prop_map(|text| {
+                    serde_json::json!({"code": "sold_out", "message": text}).to_string().into_bytes()
+                }),
+            ],
+        ) {
+            let values = [("x-failed-dependency", dependency), ("retry-after", after.into_bytes())];
+            let mut headers = HeaderMap::new();
+            headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+            for (name, value) in values {
+                if let Ok(value) = HeaderValue::from_bytes(&value) {
+                    headers.insert(HeaderName::from_static(name), value);
+                }
+            }
+            let status = StatusCode::from_u16(status).expect("it is one");
+            let refusal = read(status, &headers, &body);
+            let name = refusal.dependency.clone().unwrap_or_default();
+            prop_assert!(name.chars().all(|c| c.is_ascii_alphanumeric() || "-_.".contains(c)));
+            let message = refusal.message.as_deref().unwrap_or_default();
+            prop_assert!(message.chars().count() <= MAX_MESSAGE);
+            meaning(refusal, Codes { refused: &["sold_out"], ..Codes::default() });
+        }
+    }
+}

@@ -164,9 +164,10 @@ impl From<Which<Stage>> for deferred::Filter {
 #[utoipa::path(
     get, path = "/manage/deferred", tag = "manage",
     params(
-        ("state" = Option<String>, Query,
+        ("state" = Option<String>, Query, pattern = "^(pending|sent|running|done|parked)$",
             description = "`pending`, `sent`, `running`, `done` or `parked`, discarded ones too"),
-        ("kind" = Option<String>, Query, description = "Only calls of this kind"),
+        ("kind" = Option<String>, Query, pattern = "^[a-z0-9._-]{1,100}$",
+            description = "Only calls of this kind"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Default 100")),
     responses(
         (status = 200, description = "The calls", body = Ledger),

@@ -188,9 +188,10 @@ impl From<Which<Stage>> for saga::Filter {
 #[utoipa::path(
     get, path = "/manage/sagas", tag = "manage",
     params(
-        ("state" = Option<String>, Query,
+        ("state" = Option<String>, Query, pattern = "^(running|compensating|stuck|committed|compensated)$",
             description = "`running`, `compensating`, `stuck`, `committed` or `compensated`"),
-        ("kind" = Option<String>, Query, description = "Only sagas of this kind"),
+        ("kind" = Option<String>, Query, pattern = "^[a-z0-9._-]{1,100}$",
+            description = "Only sagas of this kind"),
         ("limit" = Option<u32>, Query, minimum = 1, maximum = 1000, description = "Default 100")),
     responses(
         (status = 200, description = "The sagas", body = Journal),

@@ -82,6 +82,9 @@ pub async fn methods_are_told(client: &Client, targets: &[(String, &str)]) {
 pub async fn openapi_has(client: &Client, paths: &[(&str, &[&str])]) {
     let document = client.get("/api-docs/openapi.json").send().await.ok();
     assert!(document["openapi"].as_str().is_some_and(|version| version.starts_with("3.1")));
+    // Two types of one name would describe each other's values.
+    let known = &document["components"]["schemas"]["HealthStatus"]["enum"];
+    assert_eq!(known, &serde_json::json!(["Work", "Down", "Absent"]));
     let shared: [(&str, &[&str]); 6] = [
         ("/manage/access", &["get"]),
         ("/manage/health", &["get"]),

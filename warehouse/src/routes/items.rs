@@ -24,7 +24,9 @@ pub(super) async fn get(State(app): State<App>, Ids([uid]): Ids<1>) -> Result<An
 
 /// Up to 100 items at once. Unknown ids are left out.
 #[utoipa::path(get, path = "/api/v1/warehouse", tag = "items",
-    params(("itemUid" = String, Query, description = "Ids, separated by commas; may be repeated")),
+    params(("itemUid" = String, Query,
+        pattern = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(,[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}){0,99}$",
+        description = "Ids, separated by commas; may be repeated")),
     responses((status = 200, description = "Those that are known", body = [Item])))]
 pub(super) async fn list(State(app): State<App>, ItemUids(uids): ItemUids) -> Result<Answer> {
     let items = app.db.run(move |conn| ops::list(conn, &uids)).await?;

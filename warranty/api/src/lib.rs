@@ -30,6 +30,7 @@ pub const REASON: (&str, usize, &str) = (
 /// The state of a warranty.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize, ToSchema)]
 #[serde(rename_all = "SCREAMING_SNAKE_CASE")]
+#[schema(as = WarrantyStatus)]
 pub enum Status {
     /// It runs.
     OnWarranty,
@@ -79,7 +80,11 @@ pub struct Decided {
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
 pub struct Claim {
     /// Why: 1 to 1024 characters, no control characters but line breaks.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(
+        min_length = 1,
+        max_length = 1024,
+        pattern = r"^([^\u0000-\u001F\u007F-\u009F]|[\r\n])+$"
+    )]
     pub reason: String,
 }
 
@@ -88,7 +93,11 @@ pub struct Claim {
 #[serde(rename_all = "camelCase")]
 pub struct StockedClaim {
     /// Why: 1 to 1024 characters, no control characters but line breaks.
-    #[schema(min_length = 1, max_length = 1024)]
+    #[schema(
+        min_length = 1,
+        max_length = 1024,
+        pattern = r"^([^\u0000-\u001F\u007F-\u009F]|[\r\n])+$"
+    )]
     pub reason: String,
     /// How many of the kind are in stock.
     #[schema(minimum = 0)]
@@ -105,10 +114,15 @@ pub struct Restore {
     pub warranty_date: DateTime<Utc>,
     /// Its comment before.
     #[serde(default)]
+    #[schema(
+        min_length = 1,
+        max_length = 1024,
+        pattern = r"^([^\u0000-\u001F\u007F-\u009F]|[\r\n])+$"
+    )]
     pub comment: Option<String>,
     /// The `Idempotency-Key` of the close that this undoes: arriving late, it does nothing.
     #[serde(default)]
-    #[schema(min_length = 1, max_length = 255)]
+    #[schema(min_length = 1, max_length = 255, pattern = "^[!-~]+$")]
     pub closed_by: Option<String>,
 }
 

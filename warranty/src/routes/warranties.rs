@@ -26,7 +26,9 @@ pub(super) async fn get(Extract(app): Extract<App>, Ids([item]): Ids<1>) -> Resu
 
 /// Those of up to 100 items at once. Items without one are left out.
 #[utoipa::path(get, path = "/api/v1/warranty", tag = "warranties",
-    params(("itemUid" = String, Query, description = "Ids, separated by commas; may be repeated")),
+    params(("itemUid" = String, Query,
+        pattern = "^[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}(,[0-9a-fA-F]{8}(-[0-9a-fA-F]{4}){3}-[0-9a-fA-F]{12}){0,99}$",
+        description = "Ids, separated by commas; may be repeated")),
     responses((status = 200, description = "Those that are known", body = [Warranty])))]
 pub(super) async fn list(Extract(app): Extract<App>, ItemUids(items): ItemUids) -> Result<Answer> {
     let warranties = app.db.run(move |conn| ops::list(conn, &items)).await?;

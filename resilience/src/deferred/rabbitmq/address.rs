@@ -72,7 +72,27 @@ impl fmt::Debug for Address {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_text_is_an_address_or_refused_and_no_password_shows(
+            scheme in "amqps?|http|.{0,5}",
+            password in "[A-Z]{30}",
+            rest in "[a-z0-9.:\\[\\]]{0,30}(/[!-~]{0,20})?(\\?[!-~]{0,20})?",
+        ) {
+            let text = format!("{scheme}://user:{password}@{rest}");
+            let shown = match Address::parse(&text) {
+                Ok(address) => format!("{address} {address:?}"),
+                Err(error) => error,
+            };
+            prop_assert!(!shown.contains(&password), "{}", shown);
+        }
+    }
 
     #[test]
     fn password_shows_nowhere() {

@@ -34,7 +34,27 @@ impl Message {
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
+
+    proptest! {
+        #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+
+        #[test]
+        fn any_bytes_are_a_message_or_none(bytes in vec(any::<u8>(), 0..200), at in 0_usize..100) {
+            prop_assert_eq!(Message::read(&bytes), None);
+            let message = Message { id: Uuid::new_v4(), token: Uuid::new_v4() };
+            let mut broken = message.body();
+            let at = at % broken.len();
+            broken[at] = bytes.first().copied().unwrap_or_default();
+            // One that still is a message is about something else, or unchanged.
+            if let Some(read) = Message::read(&broken) {
+                prop_assert_eq!(read == message, broken.eq_ignore_ascii_case(&message.body()));
+            }
+        }
+    }
 
     #[test]
     fn message_is_read_as_it_was_written_and_by_older_releases_too() {

@@ -16,7 +16,10 @@ use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 use url::form_urlencoded::byte_serialize;
 
+use crate::access::{Access, Callers};
 use crate::answer::Answer;
+use crate::chance::cases;
+use crate::config::{BaseConfig, Reader};
 use crate::failure::Result;
 use crate::idempotency::Key;
 use crate::input::{Compensate, Ids, ItemUids, OptionalFields, Page, Pattern};
@@ -65,8 +68,16 @@ async fn list(ItemUids(ids): ItemUids) -> Result<Answer> {
 }
 
 fn service() -> Router {
-    let shell =
-        Shell { name: "hostile", lifecycle: Lifecycle::new(), budget: Duration::from_mins(1) };
+    let variables = [("DATABASE_URL".to_owned(), "postgres://127.0.0.1/none".to_owned())];
+    let mut reader = Reader::from_variables(variables).unwrap();
+    let config = BaseConfig::read(&mut reader, "hostile", 0, Callers::Services).unwrap();
+    let shell = Shell {
+        name: config.name,
+        lifecycle: Lifecycle::new(),
+        budget: Duration::from_mins(1),
+        access: Access::new(config.name, config.access, None),
+        body_time: config.limits.body_time,
+    };
     let routes = Router::new()
         .route("/api/v1/things/{uid}", post(read).get(read).delete(read))
         .route("/api/v1/things", get(list));
@@ -156,7 +167,7 @@ fn path() -> impl Strategy<Value = String> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig { failure_persistence: None, ..ProptestConfig::default() })]
+    #![proptest_config(cases(256))]
 
     #[test]
     fn any_request_gets_an_answer_of_the_contract(

@@ -14,17 +14,23 @@ use crate::{App, Failure, nothing_done, with_cause};
 ///
 /// # Errors
 /// 404 `order_not_found`; 503 `rolled_back`, `rollback_pending`, `refund_pending`, or
-/// `outcome_unknown` where Order's answer was lost: repeating is safe.
+/// `outcome_unknown` where Order's answer was lost, now or the last time: repeating is safe.
 pub async fn run(app: &App, caller: &Caller, user: Uuid, uid: Uuid) -> Result<()> {
     if app.db.run(move |conn| Ok(Refund::exists(conn, user, uid)?)).await? {
         return Ok(());
     }
     let cx = caller.context();
     caller.check_time()?;
+    let attempt = app.db.run(move |conn| Ok(Refund::begin(conn, user, uid)?)).await?;
     // Order returns anybody's order: whose it is, is for us to see.
-    let order = app.order.get(&cx, user, uid).await.map_err(nothing_done)?;
-    if order.status == Status::Paid {
-        app.order.give_back(&cx, uid).await.map_err(failed)?;
+    let order = match app.order.get(&cx, user, uid).await {
+        Ok(order) => order,
+        Err(error) => return Err(nothing(app, attempt, uid, error).await),
+    };
+    if order.status == Status::Paid
+        && let Err(error) = app.order.give_back(&cx, uid).await
+    {
+        return Err(failed(app, attempt, uid, error).await);
     }
     app.known.warranty_is(order.item_uid, warranty_api::Status::RemovedFromWarranty);
     if let Err(error) = app.db.run(move |conn| Ok(Refund::note(conn, user, uid)?)).await {
@@ -34,9 +40,9 @@ pub async fn run(app: &App, caller: &Caller, user: Uuid, uid: Uuid) -> Result<()
     Ok(())
 }
 
-fn failed(error: CallError) -> Failure {
+async fn failed(app: &App, attempt: Uuid, order: Uuid, error: CallError) -> Failure {
     if error.effect() == Effect::None {
-        return nothing_done(error);
+        return nothing(app, attempt, order, error).await;
     }
     let told = match error.kind() {
         ErrorKind::Downstream(_) => error.code(),
@@ -44,13 +50,30 @@ fn failed(error: CallError) -> Failure {
     };
     match told {
         Some(REFUND_PENDING) => with_cause(REFUND_PENDING, error.to_string(), &error),
-        Some(code::ROLLBACK_PENDING) => {
+        Some(code::ROLLBACK_PENDING) if withdraw(app, attempt, order).await => {
             with_cause(code::ROLLBACK_PENDING, error.to_string(), &error)
         }
-        _ => with_cause(
-            code::OUTCOME_UNKNOWN,
-            format!("nobody knows whether the order is refunded: {error}; repeating is safe"),
-            &error,
-        ),
+        _ => unknown(&error),
     }
+}
+
+/// This attempt has done nothing. What an earlier one has done, or may do still, nobody knows.
+async fn nothing(app: &App, attempt: Uuid, order: Uuid, error: CallError) -> Failure {
+    if withdraw(app, attempt, order).await || error.is_refused() {
+        nothing_done(error)
+    } else {
+        unknown(&error)
+    }
+}
+
+/// Whether no other attempt may come. Without the database that isn't known.
+async fn withdraw(app: &App, attempt: Uuid, order: Uuid) -> bool {
+    let others = app.db.run(move |conn| Ok(Refund::withdraw(conn, attempt, order)?)).await;
+    matches!(others, Ok(false))
+}
+
+fn unknown(error: &CallError) -> Failure {
+    let message =
+        format!("nobody knows whether the order is refunded: {error}; repeating is safe");
+    with_cause(code::OUTCOME_UNKNOWN, message, error)
 }

@@ -25,6 +25,15 @@ diesel::table! {
 }
 
 diesel::table! {
+    refund_attempts (attempt_uid) {
+        attempt_uid -> Uuid,
+        order_uid -> Uuid,
+        user_uid -> Uuid,
+        begun_at -> Timestamptz,
+    }
+}
+
+diesel::table! {
     refunds (order_uid) {
         order_uid -> Uuid,
         user_uid -> Uuid,

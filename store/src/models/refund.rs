@@ -1,10 +1,10 @@
-//! Which refunds are complete.
+//! Which refunds are complete, and which may still come.
 
 use diesel::dsl::{exists, select};
 use diesel::prelude::*;
 use uuid::Uuid;
 
-use crate::schema::refunds;
+use crate::schema::{refund_attempts, refunds};
 
 /// A refund that is complete.
 #[derive(Clone, Copy, Debug)]
@@ -17,12 +17,35 @@ impl Refund {
         select(exists(found)).get_result(conn)
     }
 
-    /// Notes that it was.
+    /// Notes that it was. What may still come changes nothing any more.
     pub fn note(conn: &mut PgConnection, user: Uuid, order: Uuid) -> QueryResult<()> {
-        diesel::insert_into(refunds::table)
-            .values((refunds::order_uid.eq(order), refunds::user_uid.eq(user)))
-            .on_conflict_do_nothing()
-            .execute(conn)
-            .map(drop)
+        conn.transaction(|conn| {
+            diesel::insert_into(refunds::table)
+                .values((refunds::order_uid.eq(order), refunds::user_uid.eq(user)))
+                .on_conflict_do_nothing()
+                .execute(conn)?;
+            let attempts = refund_attempts::table.filter(refund_attempts::order_uid.eq(order));
+            diesel::delete(attempts).execute(conn).map(drop)
+        })
+    }
+
+    /// Notes that Order is about to be asked for it: the attempt's id.
+    pub fn begin(conn: &mut PgConnection, user: Uuid, order: Uuid) -> QueryResult<Uuid> {
+        let attempt = Uuid::new_v4();
+        diesel::insert_into(refund_attempts::table)
+            .values((
+                refund_attempts::attempt_uid.eq(attempt),
+                refund_attempts::order_uid.eq(order),
+                refund_attempts::user_uid.eq(user),
+            ))
+            .execute(conn)?;
+        Ok(attempt)
+    }
+
+    /// The attempt has had no effect, and will have none. Whether another one may.
+    pub fn withdraw(conn: &mut PgConnection, attempt: Uuid, order: Uuid) -> QueryResult<bool> {
+        diesel::delete(refund_attempts::table.find(attempt)).execute(conn)?;
+        let others = refund_attempts::table.filter(refund_attempts::order_uid.eq(order));
+        select(exists(others)).get_result(conn)
     }
 }

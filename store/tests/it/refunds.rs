@@ -90,6 +90,30 @@ async fn a_refund_whose_answer_is_lost_is_unknown_and_repeating_it_is_safe() {
 }
 
 #[tokio::test]
+async fn a_refund_that_may_still_come_is_never_said_to_be_rolled_back() {
+    let world = World::with(SHORT).await;
+    let bought = Bought::from(&world).await;
+    let held = world.behind.order.proxy.once("DELETE", Act::Hold);
+    let first = world.refund(bought.order).send().await;
+    assert_blames(&first, "outcome_unknown", "order");
+    // It is on its way still, whatever becomes of the next ones.
+    world.behind.warehouse.proxy.down().await;
+    let second = world.refund(bought.order).send().await;
+    assert_blames(&second, "outcome_unknown", "warehouse");
+    world.behind.warehouse.proxy.up();
+    world.behind.order.proxy.on("GET", Act::Reset);
+    assert_blames(&world.refund(bought.order).send().await, "outcome_unknown", "order");
+    world.behind.order.proxy.heal();
+    held.release();
+    bought.can_be_refunded(&world).await;
+
+    // Nothing of it is left to the next order.
+    let next = world.bought().await;
+    world.behind.warehouse.proxy.down().await;
+    assert_blames(&world.refund(next).send().await, "rolled_back", "warehouse");
+}
+
+#[tokio::test]
 async fn a_refund_behind_its_pivot_goes_forward_within_the_budget() {
     let world = World::start().await;
     let bought = Bought::from(&world).await;

@@ -22,7 +22,7 @@ fn migrations_go_up_and_down_and_up_again() {
         migrate::up(url, &MIGRATIONS).unwrap();
         // Also when there is nothing to do.
         migrate::up(url, &MIGRATIONS).unwrap();
-        assert_eq!(sql::number(url, TABLES), 6);
+        assert_eq!(sql::number(url, TABLES), 7);
         migrate::down(url, &MIGRATIONS).unwrap();
         assert_eq!(sql::number(url, TABLES), 0);
     }

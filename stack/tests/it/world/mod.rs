@@ -14,7 +14,7 @@ pub(crate) mod process;
 pub(crate) mod shop;
 
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backing::port;
@@ -31,24 +31,6 @@ use self::process::Process;
 
 /// Everything works again within an open breaker's wait and one second: a promise.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(7);
-
-/// For what is bound to happen, on the most crowded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(21);
-
-/// Whether promises about time are held to the letter.
-static EXACT: AtomicBool = AtomicBool::new(false);
-
-/// From now on promises about time are held to the letter: for tests that have the machine to
-/// themselves.
-pub(crate) fn hold_to_the_letter() {
-    EXACT.store(true, Ordering::Relaxed);
-}
-
-/// How long something may take that is promised within so long. Beside other tests the machine may be
-/// busy with those, so only what hangs is noticed.
-pub(crate) fn allowed(promised: Duration) -> Duration {
-    if EXACT.load(Ordering::Relaxed) { promised } else { promised * 3 }
-}
 
 /// Processes that may run at the same time, of all worlds. More than this, and a machine with two
 /// cores is too slow for promises about time.
@@ -143,21 +125,6 @@ impl Plan {
     /// Breakers that wait for less: for tests in which that time is no promise.
     pub(crate) fn impatient(self) -> Self {
         self.variable("BREAKER_OPEN_MS", "1000")
-    }
-
-    /// Times that the most crowded machine keeps: for tests of many requests at once, of which none
-    /// may fail for want of time.
-    pub(crate) fn patient(self) -> Self {
-        [
-            ("DB_TIMEOUT_MS", "15000"),
-            ("REQUEST_BUDGET_MS", "20000"),
-            ("ORDER_TIMEOUT_MS", "8000"),
-            ("ORDER_WRITE_TIMEOUT_MS", "18000"),
-            ("WAREHOUSE_TIMEOUT_MS", "8000"),
-            ("WARRANTY_TIMEOUT_MS", "8000"),
-        ]
-        .into_iter()
-        .fold(self, |plan, (name, value)| plan.variable(name, value))
     }
 
     /// On a PostgreSQL that the test may stop, kill and freeze.

@@ -8,10 +8,10 @@ use service::testing::network::Act;
 use service::testing::{Response, assert_envelope, until};
 
 use crate::world::shop::{Promise as _, path, prompt};
-use crate::world::{PATIENCE, Part, RECOVERY, World, allowed, met, served};
+use crate::world::{Part, RECOVERY, World, met, served};
 
 /// What a crash of Store leaves to its ledger: a lease of 3 s, and the wait of a breaker.
-const AFTER_A_CRASH: Duration = PATIENCE;
+const AFTER_A_CRASH: Duration = RECOVERY;
 
 /// How long nobody else may touch a claim that a dead Store had begun with.
 const LEASE: Duration = Duration::from_secs(3);
@@ -42,7 +42,7 @@ async fn claim_is_queued_while_warranty_is_dead_and_decided_when_it_is_back() {
     world.restart(Part::Warranty).await;
     let healed = Instant::now();
     for (order, claim) in orders.iter().zip(&claims) {
-        let left = allowed(RECOVERY).saturating_sub(healed.elapsed()).max(Duration::from_millis(1));
+        let left = RECOVERY.saturating_sub(healed.elapsed()).max(Duration::from_millis(1));
         let decided = world.settled_claim(left, *order, *claim).await;
         assert_eq!(
             (&decided["status"], &decided["decision"]),
@@ -98,7 +98,7 @@ async fn claim_whose_end_store_dies_before_or_after_writing_is_decided_once_unde
             // Someone waits for the table.
             let waiting = "SELECT count(*) FROM pg_stat_activity
                 WHERE datname = current_database() AND wait_event_type = 'Lock'";
-            until(PATIENCE, "Store waits", async || {
+            until(RECOVERY, "Store waits", async || {
                 (world.number(Part::Store, waiting) > 0).then_some(())
             })
             .await;
@@ -184,7 +184,7 @@ async fn claims_that_one_of_three_stores_dies_with_pass_on_within_their_lease() 
     for order in &orders {
         let list = format!("{}/warranty", path(*order));
         let survivor = world.replica(Part::Store, 1).client();
-        let decided = until(PATIENCE, "decided by another", async || {
+        let decided = until(RECOVERY, "decided by another", async || {
             let state = only(survivor.get(&list).send().await);
             (state["status"] == "DECIDED").then_some(state)
         })
@@ -238,7 +238,7 @@ async fn accepted_claims_survive_a_crash_of_postgres_and_without_it_nothing_is_a
     world.postgres().start();
     world.restart(Part::Warranty).await;
     for (order, claim) in orders.iter().zip(claims) {
-        let decided = world.settled_claim(PATIENCE * 2, *order, claim).await;
+        let decided = world.settled_claim(RECOVERY * 2, *order, claim).await;
         assert_eq!(decided["decision"], "RETURN");
         only(world.claims(*order).send().await);
     }

@@ -12,7 +12,7 @@ use uuid::Uuid;
 
 use crate::world::process::Process;
 use crate::world::shop::Promise as _;
-use crate::world::{PATIENCE, Part, World};
+use crate::world::{Part, RECOVERY, World};
 
 /// What the user does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,7 +61,7 @@ impl Scene<'_> {
     /// before: what it would do while it starts has points of its own.
     async fn again_with(&self, variable: (&str, &str)) -> bool {
         let open = "(SELECT count(*) FROM deferred WHERE ended_at IS NULL)";
-        until(PATIENCE * 2, "nothing is deferred any more", async || {
+        until(RECOVERY * 2, "nothing is deferred any more", async || {
             let parts = [Part::Order, Part::Store];
             parts.iter().all(|part| self.world.number(*part, open) == 0).then_some(())
         })
@@ -100,7 +100,7 @@ impl Scene<'_> {
         let name = |line: &str| line.rsplit_once(" #").unwrap().0.to_owned();
         let read = || fs::read_to_string(&log).unwrap_or_default();
         // What comes by the clock has come once by now.
-        until(PATIENCE, "it looked after its ledger", async || {
+        until(RECOVERY, "it looked after its ledger", async || {
             read().contains("after deferred/janitor.rs").then_some(())
         })
         .await;
@@ -128,7 +128,7 @@ impl Scene<'_> {
             return None;
         }
         let answer = self.told(order, &key).await;
-        let died = tokio::time::timeout(PATIENCE, self.victim.ended()).await.is_ok();
+        let died = tokio::time::timeout(RECOVERY, self.victim.ended()).await.is_ok();
         if !died {
             self.victim.kill().await;
         }
@@ -148,7 +148,7 @@ impl Scene<'_> {
                 }
                 // The same again: one order, whatever was before.
                 let what = format!("bought at last: {scene}");
-                let again = until(PATIENCE * 2, &what, async || {
+                let again = until(RECOVERY * 2, &what, async || {
                     self.tell(None, &key).await.filter(|answer| answer.status == 201)
                 });
                 let again = again.await.bought();
@@ -166,7 +166,7 @@ impl Scene<'_> {
                     Some(answer) if is_definite(answer) => assert!(!refunded, "{scene}"),
                     _ => {}
                 }
-                until(PATIENCE * 2, &format!("refunded at last: {scene}"), async || {
+                until(RECOVERY * 2, &format!("refunded at last: {scene}"), async || {
                     let answer = self.tell(Some(order), &key).await?;
                     (answer.status == 204).then_some(())
                 })

@@ -17,28 +17,16 @@ const BACK: Duration = Duration::from_secs(15);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_stopped_is_a_503_in_time_and_recovered_from() {
-    stopped().await;
+    away(TestCluster::stop, TestCluster::start).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_killed_is_a_503_in_time_and_recovered_from() {
-    killed().await;
+    away(TestCluster::kill, TestCluster::start).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]
 async fn postgres_frozen_is_a_503_in_time_and_recovered_from() {
-    frozen().await;
-}
-
-pub(crate) async fn stopped() {
-    away(TestCluster::stop, TestCluster::start).await;
-}
-
-pub(crate) async fn killed() {
-    away(TestCluster::kill, TestCluster::start).await;
-}
-
-pub(crate) async fn frozen() {
     away(TestCluster::freeze, TestCluster::thaw).await;
 }
 

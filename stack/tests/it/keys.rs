@@ -8,10 +8,10 @@ use service::testing::{Call, Response, assert_envelope, until};
 use uuid::Uuid;
 
 use crate::world::shop::{ALEX, MODEL, Promise as _, path, prompt};
-use crate::world::{PATIENCE, Part, World, met, served};
+use crate::world::{Part, RECOVERY, World, met, served};
 
 /// How long a crash keeps a key, or an order's return: a lease of 4 s, and some time for the request.
-const LEASE: Duration = PATIENCE;
+const LEASE: Duration = RECOVERY;
 
 /// Repeats a request until it succeeds. Until then it is told that it runs or is being undone, or
 /// which system is away.
@@ -90,7 +90,7 @@ async fn retry_after_a_rollback_makes_one_new_order() {
     }
     world.settles_with(&[]).await;
     world.restart(Part::Warranty).await;
-    let order = in_the_end(PATIENCE, || world.buy().key("k")).await.bought();
+    let order = in_the_end(RECOVERY, || world.buy().key("k")).await.bought();
     assert_eq!(world.buy().key("k").send().await.bought(), order);
     world.settles_with(&[order]).await;
 }
@@ -172,7 +172,7 @@ async fn key_taken_over_while_order_is_away_is_not_given_back_for_a_second_order
     let (cut, ()) = tokio::join!(world.buy().key("k").try_send(), crash);
     assert!(cut.is_err(), "{cut:?}");
     // Order commits, and nobody hears of it.
-    until(PATIENCE, "committed", async || (world.paid().await.len() == 1).then_some(())).await;
+    until(RECOVERY, "committed", async || (world.paid().await.len() == 1).then_some(())).await;
     world.kill(Part::Order).await;
     world.restart(Part::Store).await;
     // Whoever takes the key over can't reach Order: that says nothing of the one before.

@@ -63,7 +63,7 @@ async fn repeated_refund_calls_nobody() {
 
 #[tokio::test]
 async fn of_40_purchases_at_once_of_10_items_10_are_paid_and_30_sold_out() {
-    forty_purchases_of_ten_items(&World::plan().patient().start().await).await;
+    forty_purchases_of_ten_items(&World::start().await).await;
 }
 
 pub(crate) async fn forty_purchases_of_ten_items(world: &World) {

@@ -24,8 +24,7 @@ async fn two_replicas_sell_claim_and_refund() {
 
 #[tokio::test]
 async fn two_replicas_sell_ten_items_ten_times() {
-    let world = World::plan().replicas(2).patient().start().await;
-    forty_purchases_of_ten_items(&world).await;
+    forty_purchases_of_ten_items(&two_of_each().await).await;
 }
 
 #[tokio::test]
@@ -166,7 +165,7 @@ async fn order_is_never_there_after_its_undo_was_confirmed_in_2000_rounds() {
 async fn race_place_and_undo(rounds: u32) {
     let world = two_of_each().await;
     let [one, other] = [0, 1].map(|replica| world.replica(Part::Order, replica).client());
-    let (mut placed, mut refused, mut late) = (0, 0, 0);
+    let (mut placed, mut refused) = (0, 0);
     for round in 0..rounds {
         let order = Uuid::new_v4();
         let wish = json!({"model": MODEL, "size": SIZE, "orderUid": order});
@@ -188,15 +187,12 @@ async fn race_place_and_undo(rounds: u32) {
         match answer.status {
             200 => placed += 1,
             409 => refused += 1,
-            // The machine was too crowded for the time that a step has.
-            503 => late += 1,
             _ => panic!("{answer:?}"),
         }
         let again = other.post(format!("/api/v1/orders/{ALEX}")).json(&wish).send().await;
         assert_envelope(&again, 409, "already_undone");
     }
-    assert!(late <= rounds / 2, "{late} of {rounds} too late");
-    eprintln!("{placed} placed before their undo, {refused} refused after it, {late} too late");
+    eprintln!("{placed} placed before their undo, {refused} refused after it");
     world.settles_with(&[]).await;
     assert_eq!(world.left(MODEL), 10_000);
 }

@@ -9,7 +9,7 @@ use service::testing::network::Act;
 use service::testing::{Call, Response, assert_envelope, until};
 
 use crate::world::shop::{Promise as _, prompt};
-use crate::world::{PATIENCE, Part, World, met};
+use crate::world::{Part, RECOVERY, World, met};
 
 /// A promise.
 const LIMIT: Duration = Duration::from_secs(10);
@@ -121,5 +121,5 @@ async fn all_four_end_cleanly_when_idle() {
     for part in Part::ALL {
         world.terminate(part).await;
     }
-    assert!(begin.elapsed() < PATIENCE);
+    assert!(begin.elapsed() < RECOVERY);
 }

@@ -12,7 +12,7 @@ use super::shoppers::{Purchase, Record, Refund};
 use super::verdict::LEDGERS;
 use crate::world::ledger::rows;
 use crate::world::shop::Promise as _;
-use crate::world::{PATIENCE, Part, World};
+use crate::world::{Part, RECOVERY, World};
 
 /// What is said of them, each with its count.
 pub(super) type Facts = Vec<(String, usize)>;
@@ -197,7 +197,7 @@ async fn users_see_it(world: &World, shopped: &[Record], had: &BTreeMap<Uuid, Ha
         .for_each_concurrent(8, async |record| {
             let had = had.get(&record.user);
             // A breaker may be open still.
-            let list = until(PATIENCE, "a list of orders", async || {
+            let list = until(RECOVERY, "a list of orders", async || {
                 let answer = world.list_of(record.user).send().await;
                 (answer.status == 200).then(|| answer.ok())
             });

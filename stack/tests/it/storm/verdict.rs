@@ -15,7 +15,7 @@ use super::purchases::{self, Facts};
 use super::users::{Crowd, Told, Users};
 use crate::world::bulk::{item, order};
 use crate::world::ledger::rows;
-use crate::world::{PATIENCE, Part, World};
+use crate::world::{Part, RECOVERY, World};
 
 /// Those who have deferred calls.
 pub(super) const LEDGERS: [Part; 2] = [Part::Store, Part::Order];
@@ -212,7 +212,7 @@ pub(super) async fn check(world: &World, users: &Users, crowd: Crowd) -> Ends {
         if sick.is_empty() {
             break;
         }
-        assert!(begin.elapsed() < PATIENCE, "not healthy: {sick:?}");
+        assert!(begin.elapsed() < RECOVERY, "not healthy: {sick:?}");
     }
     world.settles_with(&paid).await;
     let waits = rows(

@@ -15,7 +15,7 @@ pub(crate) mod process;
 pub(crate) mod shop;
 
 use std::process::{Command, Stdio};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use backing::port;
@@ -33,24 +33,6 @@ use self::process::Process;
 
 /// Everything works again within an open breaker's wait and one second: a promise.
 pub(crate) const RECOVERY: Duration = Duration::from_secs(7);
-
-/// For what is bound to happen, on the most crowded machine.
-pub(crate) const PATIENCE: Duration = Duration::from_secs(21);
-
-/// Whether promises about time are held to the letter.
-static EXACT: AtomicBool = AtomicBool::new(false);
-
-/// From now on promises about time are held to the letter: for tests that have the machine to
-/// themselves.
-pub(crate) fn hold_to_the_letter() {
-    EXACT.store(true, Ordering::Relaxed);
-}
-
-/// How long something may take that is promised within so long. Beside other tests the machine may be
-/// busy with those, so only what hangs is noticed.
-pub(crate) fn allowed(promised: Duration) -> Duration {
-    if EXACT.load(Ordering::Relaxed) { promised } else { promised * 3 }
-}
 
 /// Processes that may run at the same time, of all worlds. More than this, and a machine with two
 /// cores is too slow for promises about time.

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 use service::testing::{Call, Response, assert_envelope, until};
 use uuid::{Uuid, uuid};
 
-use super::{PATIENCE, Part, RECOVERY, World, allowed};
+use super::{Part, RECOVERY, World};
 
 pub(crate) const ALEX: Uuid = uuid!("6d2cb5a0-943c-4b96-9aa6-89eac7bdfd2b");
 pub(crate) const MODEL: &str = "Lego 8070";
@@ -79,7 +79,7 @@ impl World {
     /// Waits until Store owes nobody anything: every deferred call is done.
     pub(crate) async fn owes_nothing(&self) {
         let open = "SELECT count(*) FROM deferred WHERE state <> 'done'";
-        until(PATIENCE * 2, "nothing is deferred any more", async || {
+        until(RECOVERY * 2, "nothing is deferred any more", async || {
             (self.number(Part::Store, open) == 0).then_some(())
         })
         .await;
@@ -87,7 +87,7 @@ impl World {
 
     /// An order that is paid for. On a crowded machine a purchase may run out of its time.
     pub(crate) async fn bought(&self) -> Uuid {
-        until(PATIENCE, "a purchase", async || {
+        until(RECOVERY, "a purchase", async || {
             let answer = self.buy().send().await;
             (answer.status != 503).then(|| answer.bought())
         })
@@ -121,7 +121,7 @@ impl World {
     pub(crate) async fn works_again(&self, healed: Instant) -> Vec<Uuid> {
         let mut bought = Vec::new();
         for _ in self.processes(Part::Store) {
-            let left = || allowed(RECOVERY).saturating_sub(healed.elapsed());
+            let left = || RECOVERY.saturating_sub(healed.elapsed());
             let order = until(left(), "a purchase works again", async || {
                 let answer = self.buy().send().await;
                 (answer.status == 201).then(|| answer.bought())
@@ -211,7 +211,7 @@ pub(crate) async fn prompt(call: Call) -> Response {
 pub(crate) async fn within(limit: Duration, call: Call) -> Response {
     let begin = Instant::now();
     let answer = call.send().await;
-    let (took, limit) = (begin.elapsed(), allowed(limit));
+    let took = begin.elapsed();
     assert!(took <= limit, "{took:?} is more than {limit:?}: {answer:?}");
     answer
 }

@@ -19,8 +19,8 @@ use std::time::Duration;
 use url::Url;
 
 use crate::access::{AccessConfig, Callers};
-use crate::server::Limits;
 use crate::database_url::DatabaseUrl;
+use crate::server::Limits;
 
 /// What was wrong with the configuration, one line each.
 #[derive(Clone, Debug, PartialEq, Eq)]

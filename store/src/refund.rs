@@ -73,7 +73,6 @@ async fn withdraw(app: &App, attempt: Uuid, order: Uuid) -> bool {
 }
 
 fn unknown(error: &CallError) -> Failure {
-    let message =
-        format!("nobody knows whether the order is refunded: {error}; repeating is safe");
+    let message = format!("nobody knows whether the order is refunded: {error}; repeating is safe");
     with_cause(code::OUTCOME_UNKNOWN, message, error)
 }

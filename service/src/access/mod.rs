@@ -87,6 +87,19 @@ impl Access {
         Self(Arc::new(Inner { service, config, identity }))
     }
 
+    /// Everyone is let in.
+    #[cfg(test)]
+    pub(crate) fn open(service: &'static str) -> Self {
+        let config = AccessConfig {
+            callers: Callers::Services,
+            service: None,
+            management: None,
+            identity: None,
+            allowed_open: false,
+        };
+        Self::new(service, config, None)
+    }
+
     fn wanted(&self, path: &str) -> Wanted<'_> {
         let Inner { config, identity, .. } = &*self.0;
         if is_health(path) {

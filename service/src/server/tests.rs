@@ -8,6 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::*;
+use crate::access::Access;
 use crate::lifecycle::Lifecycle;
 use crate::pipeline::{Shell, wrap};
 use crate::testing::{Client, assert_envelope, until};
@@ -51,6 +52,7 @@ async fn start(limits: Limits) -> Server {
         name: "thing",
         lifecycle: lifecycle.clone(),
         budget: LONG,
+        access: Access::open("thing"),
         body_time: limits.body_time,
     };
     let app = wrap(routes, &shell);

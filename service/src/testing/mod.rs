@@ -31,6 +31,18 @@ use uuid::Uuid;
 pub use client::{Call, Client, Response};
 pub use server::{TestServer, config};
 
+/// Times of Store and Order that a crowded machine keeps: for tests in which no time is a promise.
+pub const PATIENT: &[(&str, &str)] = &[
+    ("DB_TIMEOUT_MS", "15000"),
+    ("REQUEST_BUDGET_MS", "20000"),
+    ("ORDER_TIMEOUT_MS", "8000"),
+    ("ORDER_WRITE_TIMEOUT_MS", "18000"),
+    ("WAREHOUSE_TIMEOUT_MS", "8000"),
+    ("WARRANTY_TIMEOUT_MS", "8000"),
+    // A breaker that opened on the way closes before a test's patience ends.
+    ("BREAKER_OPEN_MS", "300"),
+];
+
 /// Asks every few milliseconds until there is something.
 ///
 /// # Panics

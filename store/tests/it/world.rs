@@ -10,21 +10,11 @@ use uuid::Uuid;
 
 use crate::systems::{self, Party, uid};
 
+pub(crate) use service::testing::PATIENT;
+
 pub(crate) use crate::systems::{MODEL, SOON, STOCK, assert_blames, wish};
 
 pub(crate) const STORE: &str = "/api/v1/store";
-
-/// Times that a crowded machine keeps; for Order as well.
-pub(crate) const PATIENT: &[(&str, &str)] = &[
-    ("DB_TIMEOUT_MS", "15000"),
-    ("REQUEST_BUDGET_MS", "20000"),
-    ("ORDER_TIMEOUT_MS", "8000"),
-    ("ORDER_WRITE_TIMEOUT_MS", "18000"),
-    ("WAREHOUSE_TIMEOUT_MS", "8000"),
-    ("WARRANTY_TIMEOUT_MS", "8000"),
-    // A breaker that opened on the way closes before the test's patience ends.
-    ("BREAKER_OPEN_MS", "300"),
-];
 
 /// Times for tests in which somebody never answers; for Order as well.
 pub(crate) const SHORT: &[(&str, &str)] = &[

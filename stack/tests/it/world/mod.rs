@@ -23,7 +23,7 @@ use backing::postgres::testing::{TestCluster, TestDatabase};
 use backing::rabbitmq::testing::{Queue, TestBroker, TestVhost};
 use nix::sys::signal::Signal;
 use service::testing::network::{HttpProxy, Rule};
-use service::testing::{Client, sql};
+use service::testing::{Client, PATIENT, sql};
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -144,18 +144,9 @@ impl Plan {
         self.variable("BREAKER_OPEN_MS", "1000")
     }
 
-    /// Times that the most crowded machine keeps: for tests in which no time is a promise.
+    /// Times that a crowded machine keeps.
     pub(crate) fn patient(self) -> Self {
-        [
-            ("DB_TIMEOUT_MS", "15000"),
-            ("REQUEST_BUDGET_MS", "20000"),
-            ("ORDER_TIMEOUT_MS", "8000"),
-            ("ORDER_WRITE_TIMEOUT_MS", "18000"),
-            ("WAREHOUSE_TIMEOUT_MS", "8000"),
-            ("WARRANTY_TIMEOUT_MS", "8000"),
-        ]
-        .into_iter()
-        .fold(self, |plan, (name, value)| plan.variable(name, value))
+        PATIENT.iter().fold(self, |plan, (name, value)| plan.variable(name, value))
     }
 
     /// On a PostgreSQL that the test may stop, kill and freeze.

@@ -1,0 +1,197 @@
+//! What a service needs, looked at before it starts or beside it: with its own variables.
+
+use std::io::ErrorKind;
+use std::time::Duration;
+
+use diesel::dsl::sql;
+use diesel::sql_types::Text;
+use diesel::{Connection, ConnectionError, PgConnection, RunQueryDsl};
+use futures_util::future::join_all;
+use tokio::net::TcpListener;
+use tokio::task::spawn_blocking;
+use tokio::time::timeout;
+
+use super::visit::{Credential, Visit};
+use super::{Finding, LIMIT};
+use crate::access::{Callers, Tokens};
+use crate::config::BaseConfig;
+use crate::db::with_connect_timeout;
+use crate::deferred::DeferredConfig;
+use crate::migrate::{self, Schema};
+use crate::peer::PeerConfig;
+use crate::probe::{Probe, reachable};
+
+/// A database that takes longer to be looked at hangs.
+const DATABASE: Duration = Duration::from_secs(6);
+
+/// What a service of this configuration needs.
+#[derive(Debug)]
+pub struct Needs<'a> {
+    /// What all services need.
+    pub base: &'a BaseConfig,
+    /// The services that it calls.
+    pub peers: Vec<&'a PeerConfig>,
+    /// How it defers calls, where it does.
+    pub deferred: Option<&'a DeferredConfig>,
+}
+
+/// Looks at all of it.
+pub async fn look(needs: &Needs<'_>, schema: &'static Schema) -> Vec<Finding> {
+    let Needs { base, peers, deferred } = needs;
+    let peers = join_all(peers.iter().map(async |peer| visit(base, peer).make().await));
+    let url = base.database_url.as_str().to_owned();
+    let (port, database, broker, peers) = tokio::join!(
+        port(base),
+        database(base.name, url, schema, base.migrate),
+        broker(deferred.and_then(DeferredConfig::amqp_url)),
+        peers
+    );
+    let mut findings =
+        vec![Finding::ok(base.name, "its configuration can be read"), port, database];
+    findings.extend(broker);
+    findings.extend(peers.into_iter().flatten());
+    findings
+}
+
+fn visit(base: &BaseConfig, peer: &PeerConfig) -> Visit {
+    let variable = format!("{}_URL", peer.name.to_ascii_uppercase());
+    let token = base.access.service.as_ref().and_then(Tokens::first);
+    Visit {
+        name: peer.name,
+        // Whom a service calls is a service's.
+        callers: Callers::Services,
+        probe: Probe::new(peer.url.clone()),
+        remedy: format!("{variable} says that it is there"),
+        service: token.map(|token| Credential::new(token, "SERVICE_TOKENS")),
+        management: None,
+        operator: false,
+    }
+}
+
+/// Whether it could listen there, or does.
+async fn port(base: &BaseConfig) -> Finding {
+    let (name, address) = (base.name, base.address);
+    let error = match TcpListener::bind(address).await {
+        Ok(_) => return Finding::ok(name, format!("it can listen on {address}")),
+        Err(error) => error,
+    };
+    if error.kind() != ErrorKind::AddrInUse {
+        return Finding::error(name, format!("it can't listen on {address} (BIND, PORT): {error}"));
+    }
+    let heard = Probe::to(reachable(address)).get("/manage/health", None).await;
+    match heard.ok().and_then(|heard| super::visit::whose(&heard)) {
+        Some(found) if found == name => {
+            Finding::ok(name, format!("{address} is taken by {name}: it runs already"))
+        }
+        Some(found) => Finding::error(
+            name,
+            format!("{address} is taken by {found}: PORT and BIND choose another"),
+        ),
+        None => Finding::error(
+            name,
+            format!("{address} is taken by somebody else: PORT and BIND choose another"),
+        ),
+    }
+}
+
+/// A service's database: whether it can be connected to, and has the schema. `migrates`: the next start
+/// brings that up to date.
+pub async fn database(
+    name: &'static str,
+    url: String,
+    schema: &'static Schema,
+    migrates: bool,
+) -> Finding {
+    let looked = timeout(DATABASE, spawn_blocking(move || compare(&url, schema))).await;
+    let mut finding = match looked {
+        Ok(Ok(Ok((version, difference)))) => {
+            return compared(name, &version, &difference, migrates);
+        }
+        Ok(Ok(Err(why))) => Finding::error(
+            name,
+            format!("its database can't be used: {why}; look at PostgreSQL and DATABASE_URL"),
+        ),
+        Ok(Err(_)) => Finding::error(name, "its database could not be looked at: a defect"),
+        Err(_) => Finding::error(
+            name,
+            format!(
+                "its database doesn't answer within {} s: it hangs, or is stopped",
+                DATABASE.as_secs()
+            ),
+        ),
+    };
+    finding.follows_from_database = true;
+    finding
+}
+
+fn compared(
+    name: &'static str,
+    version: &str,
+    difference: &migrate::Difference,
+    migrates: bool,
+) -> Finding {
+    let database = format!("its database (PostgreSQL {version})");
+    match *difference {
+        migrate::Difference { missing: 0, unknown: 0 } => {
+            Finding::ok(name, format!("{database} has its schema"))
+        }
+        migrate::Difference { missing: 0, unknown } => Finding::warning(
+            name,
+            format!(
+                "{database} has {unknown} migrations of a newer build: this one is older than what ran"
+            ),
+        ),
+        migrate::Difference { missing, .. } if migrates => Finding::warning(
+            name,
+            format!("{database} lacks {missing} migrations: its next start applies them"),
+        ),
+        migrate::Difference { missing, .. } => Finding::error(
+            name,
+            format!("{database} lacks {missing} migrations: run `{name} migrate`"),
+        ),
+    }
+}
+
+fn compare(url: &str, schema: &Schema) -> Result<(String, migrate::Difference), String> {
+    let mut conn =
+        PgConnection::establish(&with_connect_timeout(url)).map_err(|error| {
+            match error {
+        // libpq quotes what it can't read, and a password that should have been encoded is part of it.
+        ConnectionError::BadConnection(text) if !text.contains("invalid") => said(url, &text),
+        _ => "libpq can't read its address: what stands for itself in a password is percent-encoded"
+            .to_owned(),
+    }
+        })?;
+    let version = diesel::select(sql::<Text>("current_setting('server_version')"));
+    let version: String = version.get_result(&mut conn).map_err(|e| said(url, &e.to_string()))?;
+    let version = version.split(' ').next().unwrap_or_default().to_owned();
+    let difference = migrate::compare(&mut conn, schema).map_err(|e| said(url, &e.to_string()))?;
+    Ok((version, difference))
+}
+
+/// What a server has said, without the password, which it isn't told in clear.
+fn said(url: &str, text: &str) -> String {
+    let password = url::Url::parse(url).ok().and_then(|url| url.password().map(str::to_owned));
+    match password {
+        Some(password) if !password.is_empty() => text.replace(&password, "***"),
+        _ => text.to_owned(),
+    }
+}
+
+/// The broker, where there is to be one.
+pub async fn broker(address: Option<&str>) -> Option<Finding> {
+    let reached = timeout(LIMIT, resilience::deferred::rabbitmq::reach(address?)).await;
+    Some(match reached {
+        Ok(Ok(())) => Finding::ok("rabbitmq", "it can be connected to"),
+        Ok(Err(why)) => Finding::error(
+            "rabbitmq",
+            format!(
+                "it can't be used: {why}; look at RabbitMQ and AMQP_URL: deferred calls go without"
+            ),
+        ),
+        Err(_) => Finding::error(
+            "rabbitmq",
+            "it takes connections and doesn't answer: it hangs, or is stopped",
+        ),
+    })
+}

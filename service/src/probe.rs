@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use axum::body::Bytes;
 use http::header::{AUTHORIZATION, HOST, HeaderMap};
-use http::{Method, Request, StatusCode};
+use http::{Request, StatusCode};
 use http_body_util::{BodyExt as _, Empty, Limited};
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -124,7 +124,7 @@ impl Probe {
     /// # Errors
     /// When it doesn't.
     pub async fn get(&self, target: &str, authorization: Option<&str>) -> Result<Heard, Unheard> {
-        self.ask(Method::GET, target, authorization).await
+        self.ask("GET", target, authorization).await
     }
 
     /// What it answers to a request without a body. `authorization` is the value of that header.
@@ -133,7 +133,7 @@ impl Probe {
     /// When it doesn't.
     pub async fn ask(
         &self,
-        method: Method,
+        method: &str,
         target: &str,
         authorization: Option<&str>,
     ) -> Result<Heard, Unheard> {

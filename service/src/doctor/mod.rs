@@ -19,6 +19,12 @@ use std::time::Duration;
 /// Nothing that is looked at takes longer: what does is a finding.
 pub const LIMIT: Duration = Duration::from_secs(12);
 
+/// What all databases are in.
+pub const POSTGRES: &str = "postgres";
+
+/// What carries deferred calls.
+pub const RABBITMQ: &str = "rabbitmq";
+
 /// How bad it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Level {
@@ -49,18 +55,33 @@ pub struct Finding {
     pub thing: String,
     /// What is wrong, and what to do about it.
     pub said: String,
-    /// It follows from a database that is away: where that was found out, it is no news.
-    pub follows_from_database: bool,
+    /// What it follows from: where that was found out, it is no news.
+    pub cause: Option<Cause>,
+}
+
+/// What others suffer from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// PostgreSQL, or a service's database in it.
+    Database,
+    /// RabbitMQ.
+    Broker,
 }
 
 impl Finding {
     fn new(level: Level, thing: impl Into<String>, said: impl Into<String>) -> Self {
-        Self { level, thing: thing.into(), said: said.into(), follows_from_database: false }
+        Self { level, thing: thing.into(), said: said.into(), cause: None }
     }
 
     /// It is as it should be.
     pub fn ok(thing: impl Into<String>, said: impl Into<String>) -> Self {
         Self::new(Level::Ok, thing, said)
+    }
+
+    /// Others suffer from the same.
+    #[must_use]
+    pub fn because(self, cause: Cause) -> Self {
+        Self { cause: Some(cause), ..self }
     }
 
     /// It works, and somebody should know.
@@ -98,6 +119,21 @@ pub fn report(findings: &[Finding]) -> ExitCode {
         Level::Error => ExitCode::FAILURE,
         Level::Ok | Level::Warning => ExitCode::SUCCESS,
     }
+}
+
+/// Leaves out what is known already, by these: a stopped PostgreSQL is one line, and not one for each
+/// service besides.
+pub fn without_news(findings: Vec<Finding>, known: &[Finding]) -> Vec<Finding> {
+    let is_known = |finding: &Finding| {
+        let explains = |other: &Finding| {
+            let shared = [POSTGRES, RABBITMQ].contains(&other.thing.as_str());
+            other.level == Level::Error
+                && other.cause == finding.cause
+                && (shared || other.thing == finding.thing)
+        };
+        finding.cause.is_some() && known.iter().any(explains)
+    };
+    findings.into_iter().filter(|finding| !is_known(finding)).collect()
 }
 
 /// The worst of them.

@@ -12,7 +12,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::timeout;
 
 use super::visit::{Credential, Visit};
-use super::{Finding, LIMIT};
+use super::{Cause, Finding, LIMIT, POSTGRES, RABBITMQ};
 use crate::access::{Callers, Tokens};
 use crate::config::BaseConfig;
 use crate::db::with_connect_timeout;
@@ -103,7 +103,7 @@ pub async fn database(
     migrates: bool,
 ) -> Finding {
     let looked = timeout(DATABASE, spawn_blocking(move || compare(&url, schema))).await;
-    let mut finding = match looked {
+    let finding = match looked {
         Ok(Ok(Ok((version, difference)))) => {
             return compared(name, &version, &difference, migrates);
         }
@@ -120,8 +120,7 @@ pub async fn database(
             ),
         ),
     };
-    finding.follows_from_database = true;
-    finding
+    finding.because(Cause::Database)
 }
 
 fn compared(
@@ -152,19 +151,39 @@ fn compared(
     }
 }
 
-fn compare(url: &str, schema: &Schema) -> Result<(String, migrate::Difference), String> {
-    let mut conn =
-        PgConnection::establish(&with_connect_timeout(url)).map_err(|error| {
-            match error {
+/// A PostgreSQL that many databases are in: whether it can be connected to.
+pub async fn server(url: String) -> Finding {
+    let looked = timeout(DATABASE, spawn_blocking(move || connect(&url))).await;
+    let why = match looked {
+        Ok(Ok(Ok((_, version)))) => {
+            return Finding::ok(POSTGRES, format!("PostgreSQL {version} can be connected to"));
+        }
+        Ok(Ok(Err(why))) => format!("it can't be used: {why}; its log says more"),
+        Ok(Err(_)) => "it could not be looked at: a defect".to_owned(),
+        Err(_) => {
+            format!("it doesn't answer within {} s: it hangs, or is stopped", DATABASE.as_secs())
+        }
+    };
+    Finding::error(POSTGRES, why).because(Cause::Database)
+}
+
+fn connect(url: &str) -> Result<(PgConnection, String), String> {
+    let mut conn = PgConnection::establish(&with_connect_timeout(url)).map_err(|error| {
+        match error {
         // libpq quotes what it can't read, and a password that should have been encoded is part of it.
         ConnectionError::BadConnection(text) if !text.contains("invalid") => said(url, &text),
         _ => "libpq can't read its address: what stands for itself in a password is percent-encoded"
             .to_owned(),
     }
-        })?;
+    })?;
     let version = diesel::select(sql::<Text>("current_setting('server_version')"));
     let version: String = version.get_result(&mut conn).map_err(|e| said(url, &e.to_string()))?;
     let version = version.split(' ').next().unwrap_or_default().to_owned();
+    Ok((conn, version))
+}
+
+fn compare(url: &str, schema: &Schema) -> Result<(String, migrate::Difference), String> {
+    let (mut conn, version) = connect(url)?;
     let difference = migrate::compare(&mut conn, schema).map_err(|e| said(url, &e.to_string()))?;
     Ok((version, difference))
 }
@@ -181,17 +200,10 @@ fn said(url: &str, text: &str) -> String {
 /// The broker, where there is to be one.
 pub async fn broker(address: Option<&str>) -> Option<Finding> {
     let reached = timeout(LIMIT, resilience::deferred::rabbitmq::reach(address?)).await;
-    Some(match reached {
-        Ok(Ok(())) => Finding::ok("rabbitmq", "it can be connected to"),
-        Ok(Err(why)) => Finding::error(
-            "rabbitmq",
-            format!(
-                "it can't be used: {why}; look at RabbitMQ and AMQP_URL: deferred calls go without"
-            ),
-        ),
-        Err(_) => Finding::error(
-            "rabbitmq",
-            "it takes connections and doesn't answer: it hangs, or is stopped",
-        ),
-    })
+    let why = match reached {
+        Ok(Ok(())) => return Some(Finding::ok(RABBITMQ, "it can be connected to")),
+        Ok(Err(why)) => format!("it can't be used: {why}; look at RabbitMQ and AMQP_URL"),
+        Err(_) => "it takes connections and doesn't answer: it hangs, or is stopped".to_owned(),
+    };
+    Some(Finding::error(RABBITMQ, why).because(Cause::Broker))
 }

@@ -6,7 +6,7 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Finding, LIMIT, ago};
+use super::{Cause, Finding, LIMIT, ago};
 use crate::access::Callers;
 use crate::probe::{Heard, Probe, Unheard};
 
@@ -120,7 +120,9 @@ impl Visit {
 
     fn unheard(&self, unheard: &Unheard) -> Finding {
         let certificate = match unheard {
-            Unheard::Tls(_) => " (SSL_CERT_FILE names an authority of your own)",
+            Unheard::Tls(why) if why.contains("certificate") => {
+                " (SSL_CERT_FILE names an authority of your own)"
+            }
             Unheard::Silent(_) => " (it hangs, or is stopped)",
             _ => "",
         };
@@ -129,13 +131,11 @@ impl Visit {
 
     async fn readiness(&self, health: &Value) -> Finding {
         if health["components"]["db"]["status"] != "Work" {
-            let mut finding = self.error(format!(
+            return self.error(format!(
                 "{} can't use its database: look at PostgreSQL and DATABASE_URL; `{} doctor` with its variables \
                  says why",
                 self.probe, self.name
-            ));
-            finding.follows_from_database = true;
-            return finding;
+            )).because(Cause::Database);
         }
         match self.probe.get("/manage/health/ready", None).await {
             Ok(heard) if heard.status == StatusCode::OK => {
@@ -152,10 +152,11 @@ impl Visit {
     fn broker(&self, health: &Value) -> Option<Finding> {
         match health["components"]["broker"]["status"].as_str()? {
             "Work" => Some(self.ok("its deferred calls go by RabbitMQ".to_owned())),
-            "Down" => Some(self.error(
-                "it can't use its RabbitMQ, and does without: look at RabbitMQ and AMQP_URL; its log says why"
-                    .to_owned(),
-            )),
+            "Down" => {
+                let said = "it has no connection to its RabbitMQ, and does without: look at RabbitMQ and \
+                            AMQP_URL; its log says why";
+                Some(self.error(said.to_owned()).because(Cause::Broker))
+            }
             _ => None,
         }
     }
@@ -195,7 +196,7 @@ impl Visit {
         }
         let lock = Lock {
             target: TARGET,
-            what: "what other services call",
+            what: "its own routes",
             kind: "service",
             variable: "SERVICE_TOKENS",
             credential: self.service.as_ref(),
@@ -278,7 +279,7 @@ impl Visit {
         };
         match self.probe.get(target, Some(&credential.authorization)).await {
             Ok(heard) if heard.status == StatusCode::UNAUTHORIZED => Some(self.error(format!(
-                "it doesn't take the {kind} token of {}: it has another one in {variable}",
+                "it doesn't take the {kind} token of {}: its own {variable} has another one",
                 credential.origin
             ))),
             Ok(_) if exposed && self.probe.is_plain() => Some(self.warning(format!(

@@ -4,6 +4,7 @@
 
 mod broker;
 mod deferred;
+mod doctor;
 pub(crate) mod harness;
 mod locked;
 mod sagas;

@@ -72,7 +72,7 @@ enum Command {
     ///
     /// Without addresses: with this machine, whether the launcher runs or not. With addresses: with a
     /// deployed store, or those of its services that are given. Tokens come from files, or else from
-    /// SERVICE_TOKENS and MANAGEMENT_TOKENS.
+    /// `SERVICE_TOKENS` and `MANAGEMENT_TOKENS`.
     Doctor(doctor::Options),
     /// Runs one service in this process, by its own command line
     Service {

@@ -3,7 +3,7 @@
 //! | module | what it is |
 //! |---|---|
 //! | [`visit`] | a service by its address: reach, health, readiness, tokens, clock, what waits |
-//! | [`own`] | what a service needs before it can start: its database, its RabbitMQ, its port, the others |
+//! | [`own`] | what a service needs before it can start: its database, its RabbitMQ, its port, its users' keys, the others |
 //!
 //! It only looks: nothing is written, and nothing but `GET` is sent. Everything is asked at once and is
 //! bounded in time, so that it ends within [`LIMIT`] whatever hangs. No line has a secret in it.

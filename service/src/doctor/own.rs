@@ -7,9 +7,11 @@ use diesel::dsl::sql;
 use diesel::sql_types::Text;
 use diesel::{Connection, ConnectionError, PgConnection, RunQueryDsl};
 use futures_util::future::join_all;
+use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
+use url::{Position, Url};
 
 use super::visit::{Credential, Visit};
 use super::{Cause, Finding, LIMIT, POSTGRES, RABBITMQ};
@@ -17,6 +19,7 @@ use crate::access::{Callers, Tokens};
 use crate::config::BaseConfig;
 use crate::db::with_connect_timeout;
 use crate::deferred::DeferredConfig;
+use crate::identity;
 use crate::migrate::{self, Schema};
 use crate::peer::PeerConfig;
 use crate::probe::{Probe, reachable};
@@ -40,15 +43,17 @@ pub async fn look(needs: &Needs<'_>, schema: &'static Schema) -> Vec<Finding> {
     let Needs { base, peers, deferred } = needs;
     let peers = join_all(peers.iter().map(async |peer| visit(base, peer).make().await));
     let url = base.database_url.as_str().to_owned();
-    let (port, database, broker, peers) = tokio::join!(
+    let (port, database, broker, keys, peers) = tokio::join!(
         port(base),
         database(base.name, url, schema, base.migrate),
         broker(deferred.and_then(DeferredConfig::amqp_url)),
+        keys(base),
         peers
     );
     let mut findings =
         vec![Finding::ok(base.name, "its configuration can be read"), port, database];
     findings.extend(broker);
+    findings.extend(keys);
     findings.extend(peers.into_iter().flatten());
     findings
 }
@@ -68,12 +73,33 @@ fn visit(base: &BaseConfig, peer: &PeerConfig) -> Visit {
     }
 }
 
+/// The keys that users' tokens are signed by, where somebody publishes them.
+async fn keys(base: &BaseConfig) -> Option<Finding> {
+    let url = base.access.identity.as_ref()?.published()?;
+    let mut host = url.clone();
+    host.set_path("");
+    let probe = Probe::new(host);
+    let target = &url[Position::BeforePath..Position::AfterQuery];
+    let why = match probe.get(target, None).await {
+        Ok(heard) if heard.status != StatusCode::OK => format!("answers {}", heard.status.as_u16()),
+        Ok(heard) => match identity::usable_keys(&heard.body) {
+            0 => "has no key that can be used".to_owned(),
+            count => {
+                let said = format!("{probe} has {count} keys that users' tokens may be signed by");
+                return Some(Finding::ok(base.name, said));
+            }
+        },
+        Err(unheard) => format!("can't be asked: {unheard}"),
+    };
+    let said = format!("{probe} {why}: look at USER_JWKS_URL; until it has one, no user gets in");
+    Some(Finding::error(base.name, said))
+}
+
 /// Whether it could listen there, or does.
 async fn port(base: &BaseConfig) -> Finding {
     let (name, address) = (base.name, base.address);
-    let error = match TcpListener::bind(address).await {
-        Ok(_) => return Finding::ok(name, format!("it can listen on {address}")),
-        Err(error) => error,
+    let Err(error) = TcpListener::bind(address).await else {
+        return Finding::ok(name, format!("it can listen on {address}"));
     };
     if error.kind() != ErrorKind::AddrInUse {
         return Finding::error(name, format!("it can't listen on {address} (BIND, PORT): {error}"));
@@ -190,7 +216,7 @@ fn compare(url: &str, schema: &Schema) -> Result<(String, migrate::Difference), 
 
 /// What a server has said, without the password, which it isn't told in clear.
 fn said(url: &str, text: &str) -> String {
-    let password = url::Url::parse(url).ok().and_then(|url| url.password().map(str::to_owned));
+    let password = Url::parse(url).ok().and_then(|url| url.password().map(str::to_owned));
     match password {
         Some(password) if !password.is_empty() => text.replace(&password, "***"),
         _ => text.to_owned(),

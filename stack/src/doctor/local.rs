@@ -127,9 +127,10 @@ async fn servers(config: &Config, status: &Status) -> Vec<Finding> {
     let rabbitmq = async {
         let part = part(Name::Rabbitmq)?;
         match (part.state, &part.url, &config.broker) {
-            (PartState::Running, Some(url), _) => own::broker(Some(url)).await,
             (PartState::Stopped, _, _) => Some(down_part(part).because(Cause::Broker)),
-            (_, _, Broker::Given(url)) => own::broker(Some(url)).await,
+            (PartState::Running, Some(url), _) | (_, _, Broker::Given(url)) => {
+                own::broker(Some(url)).await
+            }
             _ => Some(Finding::ok(
                 Name::Rabbitmq.as_str(),
                 "absent: deferred calls run from the databases alone",

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use backing::certificate::Authority;
 use backing::postgres::testing::TestDatabase;
+use service::testing::jwt::SigningKey;
 use service::testing::operator::command;
 use service::testing::{sql, until};
 use tokio::io::copy_bidirectional;
@@ -219,6 +220,23 @@ async fn a_service_says_what_it_lacks_and_an_open_one_is_an_error() {
     order(&[("PORT", "x"), ("BIND", "y")]).errors_are(&[("order", "BIND"), ("order", "PORT")]);
     let tricky = "postgres://u:ge%zzgeheim@127.0.0.1:1/d";
     order(&[("DATABASE_URL", tricky)]).errors_are(&[("order", "percent-encoded")]);
+
+    // Keys that somebody publishes, or doesn't.
+    let set = serde_json::json!({"keys": [SigningKey::ec().jwk("k")]});
+    let routes = axum::Router::new().route("/keys", axum::routing::get(axum::Json(set)));
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let published = format!("http://{}", listener.local_addr().unwrap());
+    let publisher = tokio::spawn(async move { axum::serve(listener, routes).await });
+    let store = |keys: &str| {
+        let urls = [("ORDER_URL", own.as_str()), ("DATABASE_URL", world.database(Part::Store))];
+        let issued = [("USER_JWT_ISSUER", "i"), ("USER_JWT_AUDIENCE", "a")];
+        let keys = [("USER_JWKS_URL", keys)];
+        doctor(&["service", "store", "doctor"], &[&given[1..], &urls, &issued, &keys].concat())
+    };
+    store(&format!("{published}/keys?of=store")).is_all_ok();
+    store(&published).errors_are(&[("store", "answers 404: look at USER_JWKS_URL")]);
+    store(&format!("{warranty}/api-docs/openapi.json")).errors_are(&[("store", "has no key")]);
+    publisher.abort();
 
     // It only looks.
     let empty = TestDatabase::new("e2e_empty", |_| Ok::<_, String>(()));

@@ -31,7 +31,7 @@ use crate::tokens::{self, Kind};
 const LAUNCHER: &str = "launcher";
 
 /// The running launcher answers at once.
-const ANSWER: Duration = Duration::from_secs(5);
+const ANSWER: Duration = Duration::from_secs(2);
 
 /// Bytes that a database and logs should find: below the first somebody should know, below the second
 /// PostgreSQL is about to stop.

@@ -171,15 +171,13 @@ async fn doctor_names_what_is_wrong_with_a_deployed_store_and_nothing_else() {
     visit(&world, &TOKENS).errors_are(&[("order", "takes connections and doesn't answer")]);
     world.thaw(Part::Order);
     comes_to(&world, &[]).await;
-    block_in_place(|| world.broker().stop());
-    let lost = "no connection to its RabbitMQ";
-    comes_to(&world, &[("store", lost), ("order", lost)]).await;
-    block_in_place(|| world.broker().start());
-    comes_to(&world, &[]).await;
     block_in_place(|| world.postgres().stop());
     visit(&world, &TOKENS).errors_are(&Part::ALL.map(|part| (part.name(), "use its database")));
     block_in_place(|| world.postgres().start());
     comes_to(&world, &[]).await;
+    block_in_place(|| world.broker().stop());
+    let lost = "no connection to its RabbitMQ";
+    comes_to(&world, &[("store", lost), ("order", lost)]).await;
 }
 
 /// An address of this machine that is no loopback one, where it has any. Nothing is sent.

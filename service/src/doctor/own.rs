@@ -214,8 +214,9 @@ fn compare(url: &str, schema: &Schema) -> Result<(String, migrate::Difference), 
     Ok((version, difference))
 }
 
-/// What a server has said, without the password, which it isn't told in clear.
+/// What a server has said, as one piece, without the password, which it isn't told in clear.
 fn said(url: &str, text: &str) -> String {
+    let text = text.trim();
     let password = Url::parse(url).ok().and_then(|url| url.password().map(str::to_owned));
     match password {
         Some(password) if !password.is_empty() => text.replace(&password, "***"),

@@ -11,7 +11,7 @@ use http::StatusCode;
 use tokio::net::TcpListener;
 use tokio::task::spawn_blocking;
 use tokio::time::timeout;
-use url::{Position, Url};
+use url::Position;
 
 use super::visit::{Credential, Visit};
 use super::{Cause, Finding, LIMIT, POSTGRES, RABBITMQ};
@@ -193,14 +193,19 @@ pub async fn server(url: String) -> Finding {
     Finding::error(POSTGRES, why).because(Cause::Database)
 }
 
+/// What libpq can't read it quotes, and that may be part of a password.
+const UNREADABLE: &str =
+    "libpq can't read its address: what stands for itself in a password is percent-encoded";
+
 fn connect(url: &str) -> Result<(PgConnection, String), String> {
-    let mut conn = PgConnection::establish(&with_connect_timeout(url)).map_err(|error| {
-        match error {
-        // libpq quotes what it can't read, and a password that should have been encoded is part of it.
-        ConnectionError::BadConnection(text) if !text.contains("invalid") => said(url, &text),
-        _ => "libpq can't read its address: what stands for itself in a password is percent-encoded"
-            .to_owned(),
+    if password(url).is_some_and(|password| password.contains('@')) {
+        // For libpq the host begins at the first one.
+        return Err(UNREADABLE.to_owned());
     }
+    let conn = PgConnection::establish(&with_connect_timeout(url));
+    let mut conn = conn.map_err(|error| match error {
+        ConnectionError::BadConnection(text) if !text.contains("invalid") => said(url, &text),
+        _ => UNREADABLE.to_owned(),
     })?;
     let version = diesel::select(sql::<Text>("current_setting('server_version')"));
     let version: String = version.get_result(&mut conn).map_err(|e| said(url, &e.to_string()))?;
@@ -216,12 +221,18 @@ fn compare(url: &str, schema: &Schema) -> Result<(String, migrate::Difference), 
 
 /// What a server has said, as one piece, without the password, which it isn't told in clear.
 fn said(url: &str, text: &str) -> String {
-    let text = text.trim();
-    let password = Url::parse(url).ok().and_then(|url| url.password().map(str::to_owned));
-    match password {
-        Some(password) if !password.is_empty() => text.replace(&password, "***"),
-        _ => text.to_owned(),
+    match password(url) {
+        Some(password) if !password.is_empty() => text.trim().replace(password, "***"),
+        _ => text.trim().to_owned(),
     }
+}
+
+/// As it is written.
+fn password(url: &str) -> Option<&str> {
+    let (_, rest) = url.split_once("://")?;
+    let authority = rest.split(['/', '?']).next()?;
+    let (user, _) = authority.rsplit_once('@')?;
+    user.split_once(':').map(|(_, password)| password)
 }
 
 /// The broker, where there is to be one.

@@ -216,8 +216,10 @@ async fn a_service_says_what_it_lacks_and_an_open_one_is_an_error() {
     order(&wrong)
         .errors_are(&[("order", "its database can't be used"), ("rabbitmq", "can't be used")]);
     order(&[("PORT", "x"), ("BIND", "y")]).errors_are(&[("order", "BIND"), ("order", "PORT")]);
-    let tricky = "postgres://u:ge%zzgeheim@127.0.0.1:1/d";
-    order(&[("DATABASE_URL", tricky)]).errors_are(&[("order", "percent-encoded")]);
+    for tricky in ["p%zzgeheim", "p@geheim", "p@geheim:1@h"] {
+        let tricky = format!("postgres://u:{tricky}@127.0.0.1:1/d");
+        order(&[("DATABASE_URL", &tricky)]).errors_are(&[("order", "is percent-encoded")]);
+    }
 
     // Keys that somebody publishes, or doesn't.
     let set = serde_json::json!({"keys": [SigningKey::ec().jwk("k")]});

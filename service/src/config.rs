@@ -34,6 +34,13 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl ConfigError {
+    /// Each thing that was wrong.
+    pub fn problems(&self) -> &[String] {
+        &self.0
+    }
+}
+
 /// Reads settings one by one and collects what is wrong.
 #[derive(Debug, Default)]
 pub struct Reader {

@@ -11,7 +11,7 @@ use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
-use crate::{deferred, launcher, sagas};
+use crate::{deferred, doctor, launcher, sagas};
 
 /// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
 /// process of its own.
@@ -68,6 +68,12 @@ enum Command {
         #[command(subcommand)]
         command: Option<sagas::Command>,
     },
+    /// Says what is wrong, a line each, and ends with 1 where something is
+    ///
+    /// Without addresses: with this machine, whether the launcher runs or not. With addresses: with a
+    /// deployed store, or those of its services that are given. Tokens come from files, or else from
+    /// `SERVICE_TOKENS` and `MANAGEMENT_TOKENS`.
+    Doctor(doctor::Options),
     /// Runs one service in this process, by its own command line
     Service {
         name: Service,
@@ -85,6 +91,8 @@ impl Cli {
         let config = match self.command {
             // Before the configuration: that is the launcher's, not the service's.
             Some(Command::Service { name, held, args }) => return Ok(name.run(&args, held)),
+            // What is wrong with the configuration is what it says.
+            Some(Command::Doctor(options)) => return options.run(),
             _ => Config::from_env()?,
         };
         let paths = Paths::new(config.folder.clone());
@@ -107,7 +115,7 @@ impl Cli {
             }
             Some(Command::Deferred { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Sagas { command }) => command.unwrap_or_default().run(&paths)?,
-            Some(Command::Service { .. }) => {}
+            Some(Command::Service { .. } | Command::Doctor(_)) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

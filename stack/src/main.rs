@@ -6,12 +6,13 @@
 //!   needs to know if this one is killed.
 //! - [`tokens`]: what a locked store is opened by.
 //! - [`deferred`], [`sagas`]: what operators do; [`operator`]: what both have in common.
+//! - [`doctor`]: what is wrong, here or with a deployed store.
 
 mod cli;
 mod config;
 mod control;
 mod deferred;
-mod http;
+mod doctor;
 mod launcher;
 mod logs;
 mod names;

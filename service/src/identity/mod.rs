@@ -44,6 +44,12 @@ const LONGEST: usize = 8 * 1024;
 /// How long fetching keys may take.
 const FETCH_TIME: Duration = Duration::from_secs(2);
 
+/// How many of the keys that somebody has published can be used.
+pub(crate) fn usable_keys(published: &[u8]) -> usize {
+    crypto::install();
+    jwks::usable(published)
+}
+
 /// Whom a valid token is about: nobody, where its `sub` is no UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Subject(Option<Uuid>);

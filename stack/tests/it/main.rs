@@ -6,6 +6,7 @@ mod broker;
 mod claims;
 mod crashes;
 mod database;
+mod doctor;
 mod faults;
 mod footprint;
 mod keys;

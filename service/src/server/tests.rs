@@ -193,6 +193,33 @@ async fn a_thousand_idle_connections_keep_nobody_out() {
     assert_eq!(server.client().get("/").send().await.text(), "hello");
 }
 
+/// A request may come just as its connection's place is given away.
+#[tokio::test]
+async fn a_place_that_is_worked_for_after_all_keeps_nobody_waiting() {
+    let (places, limits) = (Places::new("thing", 2, RESERVE), Arc::new(LIMITS));
+    let [first, second] = [places.take().await, places.take().await];
+    let [turn, _other] = [&first, &second].map(|place| Turn::new(place, &limits));
+    let mut new = pin!(places.take());
+    assert!(futures_util::poll!(new.as_mut()).is_pending());
+    timeout(SOON, first.given_away()).await.expect("it was silent for longest");
+    turn.asked();
+    turn.complete();
+    assert!(futures_util::poll!(new.as_mut()).is_pending());
+    timeout(SOON, second.given_away()).await.expect("the next one is asked for its place");
+    drop(second);
+    let new = timeout(SOON, new).await.expect("a place");
+    // Once answered, the first is one that waits, as any other.
+    turn.answered();
+    let turn_of_new = Turn::new(&new, &limits);
+    turn_of_new.asked();
+    turn_of_new.complete();
+    let mut another = pin!(places.take());
+    assert!(futures_util::poll!(another.as_mut()).is_pending());
+    timeout(SOON, first.given_away()).await.expect("it is silent again");
+    drop(first);
+    timeout(SOON, another).await.expect("a place");
+}
+
 #[tokio::test]
 async fn health_is_answered_while_every_place_works_and_everything_else_is_shed() {
     let server = start(Limits { connections: 2, ..LIMITS }).await;

@@ -74,10 +74,6 @@ impl Turn {
         }
     }
 
-    pub(super) fn is_ours(&self) -> bool {
-        self.lock().phase == Phase::Work
-    }
-
     /// The answer is on its way: the next request may come.
     pub(super) fn answered(&self) {
         let mut state = self.lock();

@@ -26,7 +26,7 @@ use tracing::Instrument;
 use crate::access::{self, Access};
 use crate::failure::{Failure, code};
 use crate::headers;
-use crate::input::COMPENSATE;
+use crate::input::Compensate;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
 use crate::server::{Reserved, Turn};
@@ -205,7 +205,9 @@ async fn gate(
         return Ok(next.run(request).await);
     }
     // An undo is let in to the last: what it takes back would otherwise stay.
-    let undo = request.headers().contains_key(COMPENSATE);
+    let undo = shell.access.has_undos()
+        && request.method() == Method::DELETE
+        && Compensate::of(request.headers()).is_ok_and(|Compensate(undo)| undo);
     if request.extensions().get::<Reserved>().is_some() && !undo {
         return Err(Failure::shed("too many connections at once; try again shortly"));
     }

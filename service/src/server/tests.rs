@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::access::Access;
+use crate::access::{Access, Callers};
 use crate::lifecycle::Lifecycle;
 use crate::pipeline::{Shell, wrap};
 use crate::testing::{Client, assert_envelope, until};
@@ -38,13 +38,17 @@ struct Server {
     running: tokio::task::JoinHandle<()>,
 }
 
-/// `/` says hello, `/big` says a lot, `/hang` nothing.
 async fn start(limits: Limits) -> Server {
+    start_for(Callers::Services, limits).await
+}
+
+/// `/` says hello, `/big` says a lot, `/hang` nothing.
+async fn start_for(callers: Callers, limits: Limits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, closing) = (listener.local_addr().unwrap(), CancellationToken::new());
     let lifecycle = Lifecycle::new();
     let routes = Router::new()
-        .route("/", get(async || "hello").post(async |body: String| body))
+        .route("/", get(async || "hello").post(async |body: String| body).delete(async || "gone"))
         .route("/manage/health", get(async || "well"))
         .route("/big", get(async || "x".repeat(1024 * 1024)))
         .route("/hang", get(async || pending::<StatusCode>().await));
@@ -52,7 +56,7 @@ async fn start(limits: Limits) -> Server {
         name: "thing",
         lifecycle: lifecycle.clone(),
         budget: LONG,
-        access: Access::open("thing"),
+        access: Access::open("thing", callers),
         body_time: limits.body_time,
     };
     let app = wrap(routes, &shell);
@@ -239,6 +243,35 @@ async fn health_is_answered_while_every_place_works_and_everything_else_is_shed(
         (server.client().get("/").send().await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_undo_is_let_in_where_all_else_is_shed_and_nobody_else_can_say_that_it_is_one() {
+    for callers in [Callers::Services, Callers::Users] {
+        let server = start_for(callers, Limits { connections: 1, ..LIMITS }).await;
+        let _working = server.hanging().await;
+        let client = server.client();
+        for drained in [false, true] {
+            if drained {
+                server.lifecycle.drain();
+            }
+            let mut shed = vec![
+                client.post("/").compensate(),
+                client.get("/").compensate(),
+                client.delete("/").header("X-Compensate", "false"),
+            ];
+            let undo = client.delete("/").compensate();
+            if callers == Callers::Users {
+                // There it undoes nothing.
+                shed.push(undo);
+            } else {
+                assert_eq!(undo.send().await.text(), "gone");
+            }
+            for call in shed {
+                assert_envelope(&call.send().await, 503, "overloaded");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -51,7 +51,7 @@ FUZZ_PARSERS := 200000
 fuzz: prerequisites ## schemathesis against each service's OpenAPI document, and made-up bytes against every parser: FUZZ_SECONDS for each service, FUZZ_SEED to repeat
 	@command -v python3 >/dev/null || { echo "python3 is missing (Debian: python3 python3-venv)" >&2; exit 1; }
 	scripts/fuzz
-	PROPTEST_CASES=$(FUZZ_PARSERS) $(CARGO) test -p service -p resilience --all-features --lib any_
+	PROPTEST_CASES=$(FUZZ_PARSERS) $(CARGO) test -p service -p resilience --all-features --lib -- any_ bytes
 
 .PHONY: features
 features: ## the library with each of its features alone, without warnings

@@ -11,7 +11,8 @@
 //! warranty_url = "http://127.0.0.1:8180"
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -38,6 +39,8 @@ impl std::error::Error for ConfigError {}
 #[derive(Debug, Default)]
 pub struct Reader {
     variables: BTreeMap<String, String>,
+    /// Variables whose values are no text.
+    unreadable: BTreeSet<String>,
     file: toml::Table,
     file_name: String,
     problems: Vec<String>,
@@ -49,9 +52,28 @@ impl Reader {
     /// # Errors
     /// When the file can't be read or isn't TOML.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))
+        Self::from_os(std::env::vars_os())
+    }
+
+    /// One that can't be read is a mistake where it is asked for: taken for missing, a token would leave
+    /// the door open.
+    fn from_os(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut unreadable = BTreeSet::new();
+        let readable = variables.into_iter().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            match value.into_string() {
+                Ok(value) => Some((name, value)),
+                Err(_) => {
+                    unreadable.insert(name);
+                    None
+                }
+            }
+        });
+        let mut reader = Self::from_variables(readable.collect::<Vec<_>>())?;
+        reader.unreadable = unreadable;
+        Ok(reader)
     }
 
     /// Over the variables given, `CONFIG_PATH` among them: for tests, and for the launcher.
@@ -81,6 +103,10 @@ impl Reader {
         looks_like: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
+        if self.unreadable.contains(name) {
+            self.problems.push(format!("{name} should be {looks_like}"));
+            return None;
+        }
         let (text, origin) = self.text(name)?;
         let parsed = parse(&text);
         if parsed.is_none() {
@@ -108,7 +134,7 @@ impl Reader {
         looks_like: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        if self.text(name).is_none() {
+        if !self.is_given(name) {
             self.problems.push(format!("{name} is missing: it should be {looks_like}"));
             return None;
         }
@@ -162,7 +188,7 @@ impl Reader {
 
     /// Whether there is anything, right or wrong.
     pub(crate) fn is_given(&self, name: &str) -> bool {
-        self.text(name).is_some()
+        self.unreadable.contains(name) || self.text(name).is_some()
     }
 
     /// Notes a rule that settings break together.
@@ -289,6 +315,8 @@ impl BaseConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     fn reader(variables: &[(&str, &str)]) -> Reader {
@@ -330,6 +358,19 @@ mod tests {
         ]);
         let shown = format!("{:?}", config.unwrap());
         assert!(shown.contains("Tokens(2)") && !shown.contains("geheim"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_no_text_is_a_mistake_and_never_missing() {
+        let token = OsString::from_vec([b"geheim".repeat(6), vec![0xff]].concat());
+        for name in ["SERVICE_TOKENS", "MANAGEMENT_TOKENS", "PORT", "DATABASE_URL"] {
+            let good = ("DATABASE_URL".into(), "postgres://localhost/d".into());
+            let mut reader = Reader::from_os([good, (name.into(), token.clone())]).unwrap();
+            let config = BaseConfig::read(&mut reader, "thing", 8000, Callers::Services);
+            let error = reader.finish(config).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} should be")), "{error}");
+            assert!(!error.contains("geheim") && error.lines().count() == 1, "{error}");
+        }
     }
 
     #[test]

@@ -200,3 +200,17 @@ impl From<CallError> for Failure {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Tokens;
+
+    #[test]
+    fn what_peers_let_this_service_in_by_is_not_shown() {
+        let tokens = Tokens::parse("geheim-geheim-geheim-geheim-geheim").unwrap();
+        let peers = Peers::new(Registry::new(), tokens.authorization()).unwrap();
+        let shown = format!("{peers:?}");
+        assert!(shown.contains("authorization") && !shown.contains("geheim"), "{shown}");
+    }
+}

@@ -67,7 +67,9 @@ impl Tokens {
     /// `Authorization` of calls to other services, by the first of them.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
         let first = self.0.first()?;
-        HeaderValue::from_str(&format!("Bearer {}", first.text)).ok()
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", first.text)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 }
 

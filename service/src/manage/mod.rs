@@ -16,7 +16,7 @@ use std::net::SocketAddr;
 use axum::Json;
 use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
 use http::request::Parts;
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, header};
 use resilience::registry::Registry;
 use serde::Serialize;
 use url::{Host, Url};
@@ -168,11 +168,16 @@ const PASSED_ON: [HeaderName; 4] = [
 struct Trusted;
 
 /// Whether it is no page's, or a page's of this machine. A foreign name can be made to lead here
-/// after its page was loaded: to the browser the two are one site, and only the origin tells.
+/// after its page was loaded: to the browser the two are one site. What tells is the origin, and, as
+/// none is said of what a page reads from its own site, the name that it asks for.
 fn is_own_page(parts: &Parts) -> bool {
-    parts.headers.get_all(header::ORIGIN).iter().all(|origin| {
-        let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
-        match origin.as_ref().and_then(Url::host) {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    let origins = parts.headers.get_all(header::ORIGIN).iter().map(text);
+    let hosts = parts.headers.get_all(header::HOST).iter().map(text);
+    let hosts = hosts.map(|host| host.map(|host| format!("http://{host}")));
+    origins.chain(hosts).all(|from| {
+        let from = from.and_then(|from| Url::parse(&from).ok());
+        match from.as_ref().and_then(Url::host) {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -240,6 +245,26 @@ mod tests {
         for name in ["forwarded", "x-forwarded-for", "x-real-ip", "via"] {
             assert!(!admitted(Some("127.0.0.1:4000"), &[(name, "x")]).await, "{name}");
         }
+    }
+
+    #[tokio::test]
+    async fn what_a_page_reads_is_shown_to_a_page_of_this_machine_only() {
+        // A browser says no origin when a page reads from where it is from, or seems to be.
+        for own in ["localhost:8480", "127.0.0.1", "127.8.8.8:1", "[::1]:8480", "LOCALHOST:1"] {
+            assert!(admitted(Some("127.0.0.1:4000"), &[("host", own)]).await, "{own}");
+        }
+        for other in [
+            "evil.example:8480",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "",
+            "@",
+            "localhost@evil.example",
+        ] {
+            assert!(!admitted(Some("127.0.0.1:4000"), &[("host", other)]).await, "{other}");
+        }
+        let both = [("host", "localhost"), ("host", "evil.example")];
+        assert!(!admitted(Some("127.0.0.1:4000"), &both).await);
     }
 
     #[tokio::test]

@@ -63,13 +63,11 @@ impl Reader {
         let mut unreadable = BTreeSet::new();
         let readable = variables.into_iter().filter_map(|(name, value)| {
             let name = name.into_string().ok()?;
-            match value.into_string() {
-                Ok(value) => Some((name, value)),
-                Err(_) => {
-                    unreadable.insert(name);
-                    None
-                }
+            if let Ok(value) = value.into_string() {
+                return Some((name, value));
             }
+            unreadable.insert(name);
+            None
         });
         let mut reader = Self::from_variables(readable.collect::<Vec<_>>())?;
         reader.unreadable = unreadable;

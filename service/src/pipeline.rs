@@ -41,6 +41,9 @@ const SURPLUS_LIMIT: usize = 16 * 1024 * 1024;
 /// How long a body may take to arrive that is thrown away.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
 
+/// How long one may still take to arrive once the end has begun.
+const LAST_BODY_TIME: Duration = Duration::from_secs(1);
+
 /// What the pipeline knows of the service that it stands before.
 #[derive(Clone, Debug)]
 pub(crate) struct Shell {
@@ -212,7 +215,7 @@ async fn gate(
         return Err(Failure::shed("too many connections at once; try again shortly"));
     }
     if shell.lifecycle.is_draining() && !undo {
-        return Err(Failure::unavailable(code::SHUTTING_DOWN, "this instance is about to end"));
+        return Err(ending());
     }
     let sent: Vec<_> = request.headers().get_all(Deadline::HEADER).iter().collect();
     let asked = match sent[..] {
@@ -233,6 +236,10 @@ async fn gate(
     Ok(next.run(request).await)
 }
 
+fn ending() -> Failure {
+    Failure::unavailable(code::SHUTTING_DOWN, "this instance is about to end")
+}
+
 /// Whether the body, if there is one, says that it is JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyKind {
@@ -247,8 +254,18 @@ async fn body(
     next: Next,
 ) -> Result<Response, Failure> {
     let (mut parts, body) = request.into_parts();
-    let bytes = tokio::time::timeout(shell.body_time, whole(body)).await;
-    let bytes = bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))?;
+    let draining = shell.lifecycle.draining();
+    let end = async {
+        draining.cancelled().await;
+        tokio::time::sleep(LAST_BODY_TIME).await;
+    };
+    let bytes = tokio::select! {
+        biased;
+        bytes = tokio::time::timeout(shell.body_time, whole(body)) => {
+            bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))
+        }
+        () = end => Err(ending()),
+    }?;
     if let Some(turn) = parts.extensions.remove::<Turn>() {
         turn.complete();
     }

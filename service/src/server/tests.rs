@@ -137,6 +137,21 @@ async fn a_body_that_comes_slowly_is_refused() {
     assert!(answer.contains("too slowly"), "{answer}");
 }
 
+/// Nothing was begun of it, and whoever sends slowly must not hold up the end of everybody's work.
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_body() {
+    let server = start(LIMITS).await;
+    let mut slow = server.connect().await;
+    let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc";
+    slow.write_all(head).await.unwrap();
+    until(SOON, "it comes", async || (server.lifecycle.requests() > 0).then_some(())).await;
+    server.lifecycle.leave();
+    server.lifecycle.drain();
+    assert!(server.lifecycle.finished(SOON).await, "nothing is under way any more");
+    let answer = closed(&mut slow).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("shutting_down"), "{answer}");
+}
+
 #[tokio::test]
 async fn a_connection_without_a_next_request_is_closed() {
     let server = start(Limits { idle_time: SHORT, ..LIMITS }).await;

@@ -44,6 +44,9 @@ const DISCARD_TIME: Duration = Duration::from_secs(1);
 /// How long one may still take to arrive once the end has begun.
 const LAST_BODY_TIME: Duration = Duration::from_secs(1);
 
+/// Bytes of a method or of a path that the log has. The longest of a route are shorter.
+const LOGGED: usize = 256;
+
 /// What the pipeline knows of the service that it stands before.
 #[derive(Clone, Debug)]
 pub(crate) struct Shell {
@@ -132,7 +135,8 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     }
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     record(&shell, &method, route, parts.status, start.elapsed());
-    span.in_scope(|| log(&method, &path, parts.status, start.elapsed(), failure.as_ref()));
+    let (method, path) = (shown(method.as_str()), shown(&path));
+    span.in_scope(|| log(method, path, parts.status, start.elapsed(), failure.as_ref()));
     Response::from_parts(parts, body)
 }
 
@@ -155,8 +159,13 @@ fn known(method: &Method) -> &str {
     }
 }
 
+/// Its beginning, for the log: a client's words may be as long as a head, and thousands in a second.
+fn shown(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LOGGED)]
+}
+
 /// One line per request; probes only when they fail.
-fn log(method: &Method, path: &str, status: StatusCode, took: Duration, failure: Option<&Failure>) {
+fn log(method: &str, path: &str, status: StatusCode, took: Duration, failure: Option<&Failure>) {
     let (status, millis) = (status.as_u16(), took.as_millis());
     let Some(failure) = failure else {
         if is_plumbing(path) {
@@ -376,6 +385,13 @@ mod tests {
             headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             assert!(!is_json(&headers), "two types are none");
         }
+    }
+
+    #[test]
+    fn the_log_has_the_beginning_of_a_long_path() {
+        assert_eq!(shown("/a"), "/a");
+        let long = format!("/{}", "\u{e4}".repeat(10_000));
+        assert!(shown(&long).len() <= LOGGED && long.starts_with(shown(&long)));
     }
 
     #[test]

@@ -101,12 +101,8 @@ impl Reader {
         looks_like: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        if self.unreadable.contains(name) {
-            self.problems.push(format!("{name} should be {looks_like}"));
-            return None;
-        }
         let (text, origin) = self.text(name)?;
-        let parsed = parse(&text);
+        let parsed = text.as_deref().and_then(parse);
         if parsed.is_none() {
             // The value may be a secret (a database's address holds a password): it stays out.
             self.problems.push(format!("{name}{origin} should be {looks_like}"));
@@ -186,7 +182,7 @@ impl Reader {
 
     /// Whether there is anything, right or wrong.
     pub(crate) fn is_given(&self, name: &str) -> bool {
-        self.unreadable.contains(name) || self.text(name).is_some()
+        self.text(name).is_some()
     }
 
     /// Notes a rule that settings break together.
@@ -205,18 +201,21 @@ impl Reader {
         }
     }
 
-    /// The text of a setting, and where it is from when that isn't the environment.
-    fn text(&self, name: &str) -> Option<(String, String)> {
+    /// The text of a setting, if it is one, and where it is from when that isn't the environment.
+    fn text(&self, name: &str) -> Option<(Option<String>, String)> {
+        if self.unreadable.contains(name) {
+            return Some((None, String::new()));
+        }
         if let Some(text) = self.variables.get(name).filter(|t| !t.is_empty()) {
-            return Some((text.clone(), String::new()));
+            return Some((Some(text.clone()), String::new()));
         }
         let key = name.to_ascii_lowercase();
         let text = match self.file.get(&key)? {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(flag) => flag.to_string(),
-            // No setting is anything else: its reader will say what it should look like.
-            other => format!("{other:?}"),
+            toml::Value::String(text) => Some(text.clone()),
+            toml::Value::Integer(number) => Some(number.to_string()),
+            toml::Value::Boolean(flag) => Some(flag.to_string()),
+            // No setting is anything else.
+            _ => None,
         };
         Some((text, format!(" ({key} in {})", self.file_name)))
     }
@@ -369,6 +368,18 @@ mod tests {
             assert!(error.contains(&format!("{name} should be")), "{error}");
             assert!(!error.contains("geheim") && error.lines().count() == 1, "{error}");
         }
+    }
+
+    #[test]
+    fn a_list_in_the_file_is_no_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let list = format!("service_tokens = ['{}']\n", "geheim".repeat(6));
+        std::fs::write(file.path(), list).unwrap();
+        let path = file.path().to_str().unwrap();
+        let database = ("DATABASE_URL", "postgres://localhost/d");
+        let error = read(&[("CONFIG_PATH", path), database]).unwrap_err().to_string();
+        assert!(error.starts_with("SERVICE_TOKENS (service_tokens in "), "{error}");
+        assert!(!error.contains("geheim") && error.lines().count() == 1, "{error}");
     }
 
     #[test]

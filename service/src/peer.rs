@@ -131,13 +131,16 @@ impl Peers {
         self.build(&Key::new(peer.name).class(class), peer, timeout, final_codes)
     }
 
-    /// For all calls to a system that is none of ours: it is shown no token.
+    /// For all calls to a system that is none of ours: it is shown no token, and may be far away.
     ///
     /// # Errors
-    /// As for [`Peers::client`].
-    pub(crate) fn stranger(&self, peer: &PeerConfig) -> Result<Client, RegistryFull> {
-        let shy = Self { authorization: None, ..self.clone() };
-        shy.build(&Key::new(peer.name), peer, peer.timeout, &[])
+    /// As for [`Peers::client`], and when TLS can't be set up.
+    pub(crate) fn stranger(&self, peer: &PeerConfig) -> anyhow::Result<Client> {
+        let config =
+            TransportConfig { connect_timeout: peer.timeout, ..TransportConfig::default() };
+        let transport = Transport::new(config)?;
+        let shy = Self { transport, authorization: None, registry: self.registry.clone() };
+        Ok(shy.build(&Key::new(peer.name), peer, peer.timeout, &[])?)
     }
 
     fn build(

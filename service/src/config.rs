@@ -171,6 +171,9 @@ impl Reader {
             let url = Url::parse(t).ok()?;
             let usable = matches!(url.scheme(), "http" | "https")
                 && url.has_host()
+                // It would be shown wherever the address is; what is let in by is SERVICE_TOKENS.
+                && url.username().is_empty()
+                && url.password().is_none()
                 && url.query().is_none()
                 && url.fragment().is_none();
             usable.then_some(url)
@@ -368,6 +371,22 @@ mod tests {
             assert!(error.contains(&format!("{name} should be")), "{error}");
             assert!(!error.contains("geheim") && error.lines().count() == 1, "{error}");
         }
+    }
+
+    #[test]
+    fn a_service_s_address_holds_no_password() {
+        for address in ["http://u:geheim@h", "https://geheim@h/", "http://:geheim@h"] {
+            let mut reader = reader(&[("ORDER_URL", address)]);
+            let url = reader.service_url("ORDER_URL", 1);
+            let error = reader.finish(Some(url)).unwrap_err().to_string();
+            assert!(
+                error.starts_with("ORDER_URL should be") && !error.contains("geheim"),
+                "{error}"
+            );
+        }
+        let mut reader = reader(&[("ORDER_URL", "https://h:1/below")]);
+        let url = reader.service_url("ORDER_URL", 1);
+        assert_eq!(reader.finish(Some(url)).unwrap().as_str(), "https://h:1/below");
     }
 
     #[test]

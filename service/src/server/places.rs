@@ -104,7 +104,7 @@ impl Places {
         let mut state = self.lock();
         state.next += 1;
         let next = state.next;
-        let Some(seat) = state.seats.get_mut(&id) else { return };
+        let Some(seat) = state.seats.get_mut(&id).filter(|seat| !seat.leaving) else { return };
         let ticket = (seat.reserved, next);
         let before = seat.ticket.replace(ticket);
         state.waiting.insert(ticket, id);

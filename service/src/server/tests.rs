@@ -86,6 +86,11 @@ impl Server {
 /// Asks, and reads the whole answer; the connection stays.
 async fn ask(stream: &mut TcpStream) -> String {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    answer(stream).await
+}
+
+/// One that ends in hello.
+async fn answer(stream: &mut TcpStream) -> String {
     let mut seen = Vec::new();
     while !seen.ends_with(b"hello") {
         let mut buffer = [0; 1024];
@@ -200,6 +205,22 @@ async fn a_new_connection_gets_the_place_of_whoever_was_silent_for_longest() {
     for stream in [&mut first, &mut third, &mut new] {
         ask(stream).await;
     }
+}
+
+#[tokio::test]
+async fn whoever_is_sending_a_body_keeps_the_place_of_who_is_silent() {
+    let server = start(Limits { connections: 2, ..LIMITS }).await;
+    let [mut first, mut second] = [server.connect().await, server.connect().await];
+    for stream in [&mut first, &mut second] {
+        ask(stream).await;
+    }
+    let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe";
+    first.write_all(head).await.unwrap();
+    until(SOON, "it comes", async || (server.lifecycle.requests() > 0).then_some(())).await;
+    ask(&mut server.connect().await).await;
+    closed(&mut second).await;
+    first.write_all(b"llo").await.unwrap();
+    assert_eq!(answer(&mut first).await.matches("hello").count(), 1);
 }
 
 #[tokio::test]

@@ -60,9 +60,10 @@ impl Turn {
         }
     }
 
-    /// A head is there.
+    /// A head is there: whoever has sent one is waited for anew.
     pub(super) fn asked(&self) {
         self.lock().phase = Phase::Body;
+        self.0.places.wait(self.0.id);
     }
 
     /// The whole request is there.

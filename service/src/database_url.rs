@@ -101,17 +101,19 @@ fn parameter(url: &Url, name: &str) -> Option<String> {
     url.query_pairs().filter(|(found, _)| found == name).last().map(|(_, value)| value.into_owned())
 }
 
-/// This machine, by its loopback interface or by a socket in a folder.
+/// This machine, by its loopback interface or by a socket in a folder. Of several, each.
 fn is_local(url: &Url) -> bool {
     let host = match (parameter(url, "hostaddr").or(parameter(url, "host")), url.host_str()) {
         (Some(host), _) => host,
         (None, Some(host)) => host.trim_matches(['[', ']']).replace("%2F", "/").replace("%2f", "/"),
         (None, None) => return true,
     };
-    host.is_empty()
-        || host == "localhost"
-        || host.starts_with('/')
-        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    host.split(',').all(|host| {
+        host.is_empty()
+            || host == "localhost"
+            || host.starts_with('/')
+            || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    })
 }
 
 #[cfg(test)]
@@ -142,6 +144,7 @@ mod tests {
             "postgres://u:geheim@db.example/d",
             "postgres://u:geheim@10.0.0.7/d",
             "postgres://localhost/d?host=db.example",
+            "postgres:///d?host=/run/postgresql,db.example",
         ] {
             let error = read(&[("DATABASE_URL", remote)]).unwrap_err();
             assert!(error.contains("DATABASE_CA") && !error.contains("geheim"), "{error}");

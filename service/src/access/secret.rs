@@ -66,7 +66,9 @@ impl Tokens {
 
     /// `Authorization` of calls to other services, by the first of them.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
-        HeaderValue::from_str(&format!("Bearer {}", self.first()?)).ok()
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.first()?)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
     }
 
     /// The one to send.

@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use resilience::registry::RegistryFull;
 use serde::Deserialize;
 use url::Url;
 use uuid::Uuid;
@@ -88,11 +87,11 @@ struct Claims {
 
 impl Identity {
     /// Begins to fetch the keys, where they are published. In a runtime.
-    pub(crate) fn new(config: &IdentityConfig, peers: &Peers) -> Result<Self, RegistryFull> {
+    pub(crate) fn new(config: &IdentityConfig, peers: &Peers) -> anyhow::Result<Self> {
         Self::paced(config, peers, Pace::default())
     }
 
-    fn paced(config: &IdentityConfig, peers: &Peers, pace: Pace) -> Result<Self, RegistryFull> {
+    fn paced(config: &IdentityConfig, peers: &Peers, pace: Pace) -> anyhow::Result<Self> {
         crypto::install();
         let keys = match &config.keys {
             KeySource::Secret(secret) => Keys::Secret(DecodingKey::from_secret(secret.as_bytes())),

@@ -42,10 +42,18 @@ impl Refund {
         Ok(attempt)
     }
 
-    /// The attempt has had no effect, and will have none. Whether another one may.
-    pub fn withdraw(conn: &mut PgConnection, attempt: Uuid, order: Uuid) -> QueryResult<bool> {
+    /// The attempt has had no effect, and will have none. Whether another one of that user may: nobody
+    /// else's ever gets as far as Order's refund.
+    pub fn withdraw(
+        conn: &mut PgConnection,
+        attempt: Uuid,
+        user: Uuid,
+        order: Uuid,
+    ) -> QueryResult<bool> {
         diesel::delete(refund_attempts::table.find(attempt)).execute(conn)?;
-        let others = refund_attempts::table.filter(refund_attempts::order_uid.eq(order));
+        let others = refund_attempts::table
+            .filter(refund_attempts::order_uid.eq(order))
+            .filter(refund_attempts::user_uid.eq(user));
         select(exists(others)).get_result(conn)
     }
 }

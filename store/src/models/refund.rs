@@ -1,10 +1,15 @@
 //! Which refunds are complete, and which may still come.
 
-use diesel::dsl::{exists, select};
+use diesel::dsl::{exists, now, select};
+use diesel::pg::data_types::PgInterval;
 use diesel::prelude::*;
+use diesel::sql_types::Timestamptz;
 use uuid::Uuid;
 
 use crate::schema::{refund_attempts, refunds};
+
+/// Days in which an attempt may still come: longer than any process is frozen, or a request under way.
+const DOUBT_DAYS: i32 = 1;
 
 /// A refund that is complete.
 #[derive(Clone, Copy, Debug)]
@@ -29,9 +34,14 @@ impl Refund {
         })
     }
 
-    /// Notes that Order is about to be asked for it: the attempt's id.
+    /// Notes that Order is about to be asked for it: the attempt's id. Forgets what can't come any more.
     pub fn begin(conn: &mut PgConnection, user: Uuid, order: Uuid) -> QueryResult<Uuid> {
         let attempt = Uuid::new_v4();
+        let since = now.into_sql::<Timestamptz>() - PgInterval::from_days(DOUBT_DAYS);
+        let over = refund_attempts::table
+            .filter(refund_attempts::order_uid.eq(order))
+            .filter(refund_attempts::begun_at.lt(since));
+        diesel::delete(over).execute(conn)?;
         diesel::insert_into(refund_attempts::table)
             .values((
                 refund_attempts::attempt_uid.eq(attempt),

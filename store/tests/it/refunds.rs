@@ -2,7 +2,7 @@
 
 use serde_json::{Value, json};
 use service::testing::network::{Act, DEFECT, RUBBISH};
-use service::testing::{assert_envelope, until};
+use service::testing::{assert_envelope, sql, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
@@ -111,6 +111,19 @@ async fn a_refund_that_may_still_come_is_never_said_to_be_rolled_back() {
     let next = world.bought().await;
     world.behind.warehouse.proxy.down().await;
     assert_blames(&world.refund(next).send().await, "rolled_back", "warehouse");
+}
+
+#[tokio::test]
+async fn a_refund_that_can_t_come_any_more_leaves_no_doubt() {
+    let world = World::with(SHORT).await;
+    let bought = Bought::from(&world).await;
+    world.behind.order.proxy.once("DELETE", Act::Reset);
+    assert_blames(&world.refund(bought.order).send().await, "outcome_unknown", "order");
+    world.behind.warehouse.proxy.down().await;
+    assert_blames(&world.refund(bought.order).send().await, "outcome_unknown", "warehouse");
+    let later = "UPDATE refund_attempts SET begun_at = begun_at - INTERVAL '25 hours'";
+    sql::execute(world.store.url(), later).unwrap();
+    assert_blames(&world.refund(bought.order).send().await, "rolled_back", "warehouse");
 }
 
 #[tokio::test]

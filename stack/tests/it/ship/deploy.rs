@@ -2,7 +2,7 @@
 
 use std::process::Output;
 
-use nix::sys::signal::{Signal, killpg};
+use nix::sys::signal::{Signal, kill, killpg};
 use nix::unistd::Pid;
 
 use super::platform::{Fault, KEY, PREFIX, Platform};
@@ -10,7 +10,8 @@ use crate::world::Part;
 
 const DEPLOYED: i32 = 0;
 const TAKEN_BACK: i32 = 1;
-const WRONGLY_CALLED: i32 = 2;
+const NOTHING_TOUCHED: i32 = 2;
+const SOMEBODY_HAS_TO_LOOK: i32 = 3;
 
 /// A build that starts, is healthy, and can't take anything from Warehouse.
 const SELLS_NOTHING: (Part, Fault) = (Part::Order, Fault::Variable("WAREHOUSE_TIMEOUT_MS", "1"));
@@ -56,8 +57,9 @@ async fn a_good_build_is_deployed_called_before_caller() {
     assert!(nothing_unfinished(&platform));
     assert!(!platform.said().contains(KEY), "a key on a command line");
 
-    ended(&deploy(&platform, "v3", IMPATIENT).await, WRONGLY_CALLED);
-    ended(&deploy(&platform, "v2:latest", PATIENT).await, WRONGLY_CALLED);
+    ended(&deploy(&platform, "v3", IMPATIENT).await, NOTHING_TOUCHED);
+    ended(&deploy(&platform, "v2:latest", PATIENT).await, NOTHING_TOUCHED);
+    ended(&deploy(&platform, "v2", &[("HEALTH_SECONDS", "2m")]).await, NOTHING_TOUCHED);
     assert!(platform.events().is_empty(), "a build that isn't there touches nothing");
 }
 
@@ -103,13 +105,19 @@ async fn a_build_that_does_not_come_up_is_taken_back() {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_a_killed_run_has_left_is_never_gone_back_to() {
+async fn one_deployment_at_a_time_and_what_a_killed_one_has_left_is_never_gone_back_to() {
     let platform = Platform::selling().await;
     platform.build("v2", &[]);
     platform.build("v3", &[SELLS_NOTHING]);
     let (reached, go) = platform.hold(Part::Order);
     let mut killed = platform.spawn(&["heroku/deploy", "v2"], PATIENT);
     tokio::task::spawn_blocking(move || reached.recv()).await.unwrap().unwrap();
+
+    let events = platform.events();
+    let said = ended(&deploy(&platform, "v3", IMPATIENT).await, NOTHING_TOUCHED);
+    assert!(said.contains("another deployment may be under way"), "{said}");
+    assert!(platform.events().is_empty(), "{events:?}: one at a time");
+
     let group = Pid::from_raw(killed.id().unwrap().cast_signed());
     killpg(group, Signal::SIGKILL).unwrap();
     killed.wait().await.unwrap();
@@ -127,4 +135,26 @@ async fn what_a_killed_run_has_left_is_never_gone_back_to() {
 
     ended(&deploy(&platform, "v2", PATIENT).await, DEPLOYED);
     assert_eq!(platform.runs(), ["v2"; 4]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_first_deployment_that_fails_or_is_interrupted_is_run_again() {
+    let platform = Platform::configured().await;
+    platform.build("v1", &[(Part::Warehouse, Fault::Web(&["false"]))]);
+    platform.build("v2", &[]);
+    let said = ended(&deploy(&platform, "v1", PATIENT).await, SOMEBODY_HAS_TO_LOOK);
+    assert!(said.contains("there was no store before"), "{said}");
+
+    let (reached, go) = platform.hold(Part::Order);
+    let mut interrupted = platform.spawn(&["heroku/deploy", "v2"], PATIENT);
+    tokio::task::spawn_blocking(move || reached.recv()).await.unwrap().unwrap();
+    kill(Pid::from_raw(interrupted.id().unwrap().cast_signed()), Signal::SIGTERM).unwrap();
+    drop(go);
+    assert_eq!(interrupted.wait().await.unwrap().code(), Some(SOMEBODY_HAS_TO_LOOK));
+    assert!(!nothing_unfinished(&platform));
+    platform.events();
+
+    ended(&deploy(&platform, "v2", PATIENT).await, DEPLOYED);
+    assert_eq!(platform.runs(), ["v2"; 4]);
+    assert!(nothing_unfinished(&platform));
 }

@@ -62,7 +62,15 @@ struct Release {
     number: u64,
     image: Option<Image>,
     variables: Variables,
-    succeeded: bool,
+    status: Status,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    /// Its command has not ended: it does when somebody has asked so many times more.
+    Pending(u32),
+    Failed,
+    Succeeded,
 }
 
 #[derive(Default)]
@@ -135,8 +143,22 @@ impl Platform {
 
     /// With the four apps, on databases that are migrated and seeded, running the build `v1`.
     pub(crate) async fn selling() -> Self {
-        let mut platform = Self::start().await;
+        let platform = Self::configured().await;
         platform.build("v1", &[]);
+        {
+            let mut inner = platform.lock();
+            for part in Part::ALL {
+                let image = Image { part, tag: "v1".to_owned(), faults: Vec::new() };
+                assert!(inner.release(&name(part), Some(image)), "v1 is released");
+            }
+            inner.events.clear();
+        }
+        platform
+    }
+
+    /// With the four apps, on databases that are migrated and seeded, and nothing that runs.
+    pub(crate) async fn configured() -> Self {
+        let mut platform = Self::start().await;
         let databases = Part::ALL.map(|part| {
             let template = format!("e2e_{}", part.name());
             TestCluster::shared().database(&template, |url| world::prepare(part, url))
@@ -162,10 +184,8 @@ impl Platform {
                     set(&format!("{}_URL", other.name().to_uppercase()), &url);
                 }
                 inner.app(&name(part)).variables = variables;
-                let image = Image { part, tag: "v1".to_owned(), faults: Vec::new() };
-                assert!(inner.release(&name(part), Some(image)), "v1 is released");
+                inner.change(&name(part));
             }
-            inner.events.clear();
         }
         platform.databases.extend(databases);
         platform

@@ -108,7 +108,7 @@ impl Inner {
     pub(super) fn heroku(&mut self, words: &[&str]) -> Said {
         let app = option(words, "--app").unwrap_or_default();
         if !app.is_empty() && !self.apps.contains_key(app) {
-            return Err(format!("Couldn't find the app {app}."));
+            return Err("Couldn't find that app.".to_owned());
         }
         match words {
             ["apps:create", new, "--stack", "container", ..] => {

@@ -183,7 +183,9 @@ impl Platform {
                     let url = inner.app(&name(other)).url();
                     set(&format!("{}_URL", other.name().to_uppercase()), &url);
                 }
-                inner.app(&name(part)).variables = variables;
+                let app = inner.app(&name(part));
+                app.variables = variables;
+                app.add_ons = ["heroku-postgresql", "cloudamqp"].map(str::to_owned).to_vec();
                 inner.change(&name(part));
             }
         }
@@ -268,6 +270,11 @@ impl Platform {
 
     pub(crate) fn variable(&self, app: &str, variable: &str) -> Option<String> {
         self.lock().app(app).variables.get(variable).cloned()
+    }
+
+    /// Sets a variable of an app in which nothing runs.
+    pub(crate) fn set_variable(&self, app: &str, variable: &str, value: &str) {
+        self.lock().app(app).variables.insert(variable.to_owned(), value.to_owned());
     }
 
     /// Everything that a command line was given or has said.

@@ -6,8 +6,8 @@
 
 mod background;
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use diesel::connection::{Instrumentation, InstrumentationEvent, SimpleConnection};
@@ -54,6 +54,27 @@ struct Shared {
     statements: AtomicU64,
     /// Those of deferred calls, which no request waits for.
     background: AtomicU64,
+    /// Why probes fail, where they do.
+    reason: Mutex<Option<String>>,
+}
+
+impl Shared {
+    /// Says once that probes fail, and that they don't any more: whoever asks them doesn't hear why. Not
+    /// each one knows the reason, so that the longest is told.
+    fn note(&self, failed: Option<&Failure>) {
+        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(failed) = failed else {
+            if reason.take().is_some() {
+                tracing::info!("the database answers again");
+            }
+            return;
+        };
+        let causes = failed.causes().unwrap_or_default();
+        if reason.as_ref().is_none_or(|told| told.len() < causes.len()) {
+            tracing::warn!(causes, "the database doesn't answer");
+            *reason = Some(causes);
+        }
+    }
 }
 
 impl Db {
@@ -120,7 +141,10 @@ impl Db {
     /// Whether the database answers within `limit`.
     pub async fn ping(&self, limit: Duration) -> bool {
         let probe = self.run_within(&self.0.probe, limit, |c| Ok(c.batch_execute("SELECT 1")?));
-        probe.await.is_ok()
+        let failed = probe.await.err();
+        let answers = failed.is_none();
+        self.0.shared.note(failed.as_ref());
+        answers
     }
 
     /// How long whoever works under a lease that is kept in this database may stay silent until

@@ -104,6 +104,20 @@ fn workflows_run_scripts_of_the_repository_with_no_more_rights_than_they_need() 
     }
 }
 
+/// What is under way is what would be cut off.
+#[test]
+fn a_nightly_run_takes_the_place_of_no_push_and_what_main_has_left_behind_is_not_deployed() {
+    let ci = yaml(&read(".github/workflows/ci.yml")).remove(0);
+    let group = ci["concurrency"]["group"].as_str().unwrap();
+    assert!(group.contains("github.event_name") && group.contains("github.ref"), "{group}");
+    let cd = yaml(&read(".github/workflows/cd.yml")).remove(0);
+    assert_eq!(cd["concurrency"]["cancel-in-progress"], false);
+    let condition = cd["jobs"]["build"]["if"].as_str().unwrap();
+    for wanted in ["event == 'push'", "head_repository.full_name ==", "head_sha == github.sha"] {
+        assert!(condition.contains(wanted), "{condition}");
+    }
+}
+
 #[test]
 fn compose_gives_away_no_password_and_shows_store_and_grafana_alone() {
     let compose = yaml(&read("compose.yaml")).remove(0);

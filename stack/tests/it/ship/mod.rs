@@ -2,7 +2,8 @@
 //! speak to stands in for a platform that can't be reached.
 //!
 //! - [`deploy`], [`heroku`]: `heroku/`, on a [`platform`] that runs the services' real processes.
-//! - [`kubernetes`]: `kubernetes/deploy`, on a stand-in that keeps revisions.
+//! - [`kubernetes`]: `kubernetes/`, on a stand-in that keeps replica sets.
+//! - [`github`]: what workflows run, in a repository of its own.
 //! - [`containers`]: an image's health check.
 //! - [`tls`]: a database and a broker that must prove who they are.
 //! - [`manifests`]: what is written for others to read: their schemas, and what must hold in them.
@@ -10,6 +11,7 @@
 mod containers;
 mod deploy;
 mod dyno;
+mod github;
 mod heroku;
 mod kubernetes;
 mod manifests;

@@ -4,6 +4,7 @@
 //! - [`deploy`], [`heroku`]: `heroku/`, on a [`platform`] that runs the services' real processes.
 //! - [`kubernetes`]: `kubernetes/`, on a stand-in that keeps replica sets.
 //! - [`github`]: what workflows run, in a repository of its own.
+//! - [`smoke`]: `scripts/smoke`, by itself.
 //! - [`containers`]: an image's health check.
 //! - [`tls`]: a database and a broker that must prove who they are.
 //! - [`manifests`]: what is written for others to read: their schemas, and what must hold in them.
@@ -16,6 +17,7 @@ mod heroku;
 mod kubernetes;
 mod manifests;
 mod platform;
+mod smoke;
 mod tls;
 
 use std::path::PathBuf;

@@ -5,7 +5,7 @@
 //! - [`kubernetes`]: `kubernetes/`, on a stand-in that keeps replica sets.
 //! - [`github`]: what workflows run, in a repository of its own.
 //! - [`smoke`]: `scripts/smoke`, by itself.
-//! - [`containers`]: an image's health check.
+//! - [`containers`]: an image's health check, and databases.
 //! - [`tls`]: a database and a broker that must prove who they are.
 //! - [`manifests`]: what is written for others to read: their schemas, and what must hold in them.
 

@@ -13,14 +13,15 @@ const TAKEN_BACK: i32 = 1;
 const NOTHING_TOUCHED: i32 = 2;
 const SOMEBODY_HAS_TO_LOOK: i32 = 3;
 
-/// A build that starts, is healthy, and can't take anything from Warehouse.
-const SELLS_NOTHING: (Part, Fault) = (Part::Order, Fault::Variable("WAREHOUSE_TIMEOUT_MS", "1"));
+/// A build that starts, is healthy, and lets nobody in who hasn't a token that nobody has.
+const SELLS_NOTHING: [(Part, Fault); 3] = [
+    (Part::Store, Fault::Variable("USER_JWT_SECRET", "geheim-geheim-geheim-geheim-geheim-")),
+    (Part::Store, Fault::Variable("USER_JWT_ISSUER", "https://issuer.test")),
+    (Part::Store, Fault::Variable("USER_JWT_AUDIENCE", "store")),
+];
 
 /// A good build may be slow on a crowded machine.
 const PATIENT: &[(&str, &str)] = &[("HEALTH_SECONDS", "60"), ("SMOKE_SECONDS", "60")];
-
-/// One that never sells isn't waited for as long.
-const IMPATIENT: &[(&str, &str)] = &[("HEALTH_SECONDS", "60"), ("SMOKE_SECONDS", "10")];
 
 async fn deploy(platform: &Platform, tag: &str, seconds: &[(&str, &str)]) -> Output {
     platform.script(&["heroku/deploy", tag], seconds).await
@@ -57,7 +58,7 @@ async fn a_good_build_is_deployed_called_before_caller() {
     assert!(nothing_unfinished(&platform));
     assert!(!platform.said().contains(KEY), "a key on a command line");
 
-    ended(&deploy(&platform, "v3", IMPATIENT).await, NOTHING_TOUCHED);
+    ended(&deploy(&platform, "v3", PATIENT).await, NOTHING_TOUCHED);
     ended(&deploy(&platform, "v2:latest", PATIENT).await, NOTHING_TOUCHED);
     ended(&deploy(&platform, "v2", &[("HEALTH_SECONDS", "2m")]).await, NOTHING_TOUCHED);
     assert!(platform.events().is_empty(), "a build that isn't there touches nothing");
@@ -66,9 +67,9 @@ async fn a_good_build_is_deployed_called_before_caller() {
 #[tokio::test(flavor = "multi_thread")]
 async fn a_build_that_is_healthy_and_does_not_sell_is_taken_back_callers_first() {
     let platform = Platform::selling().await;
-    platform.build("v2", &[SELLS_NOTHING]);
-    let said = ended(&deploy(&platform, "v2", IMPATIENT).await, TAKEN_BACK);
-    assert!(said.contains("the purchase answered 503"), "{said}");
+    platform.build("v2", &SELLS_NOTHING);
+    let said = ended(&deploy(&platform, "v2", PATIENT).await, TAKEN_BACK);
+    assert!(said.contains("the purchase answered 401"), "{said}");
     let released =
         ["warranty", "warehouse", "order", "store"].map(|name| format!("release {name} v2"));
     let taken_back =
@@ -108,13 +109,13 @@ async fn a_build_that_does_not_come_up_is_taken_back() {
 async fn one_deployment_at_a_time_and_what_a_killed_one_has_left_is_never_gone_back_to() {
     let platform = Platform::selling().await;
     platform.build("v2", &[]);
-    platform.build("v3", &[SELLS_NOTHING]);
+    platform.build("v3", &SELLS_NOTHING);
     let (reached, go) = platform.hold(Part::Order);
     let mut killed = platform.spawn(&["heroku/deploy", "v2"], PATIENT);
     tokio::task::spawn_blocking(move || reached.recv()).await.unwrap().unwrap();
 
     let events = platform.events();
-    let said = ended(&deploy(&platform, "v3", IMPATIENT).await, NOTHING_TOUCHED);
+    let said = ended(&deploy(&platform, "v3", PATIENT).await, NOTHING_TOUCHED);
     assert!(said.contains("another deployment may be under way"), "{said}");
     assert!(platform.events().is_empty(), "{events:?}: one at a time");
 
@@ -127,7 +128,7 @@ async fn one_deployment_at_a_time_and_what_a_killed_one_has_left_is_never_gone_b
     assert!(!nothing_unfinished(&platform));
     platform.events();
 
-    let said = ended(&deploy(&platform, "v3", IMPATIENT).await, TAKEN_BACK);
+    let said = ended(&deploy(&platform, "v3", PATIENT).await, TAKEN_BACK);
     assert!(said.contains("an earlier run has not ended"), "{said}");
     assert_eq!(platform.events()[..2], ["rollback warehouse v1", "rollback warranty v1"]);
     assert_eq!(platform.runs(), ["v1"; 4], "v2 was never found to be good");

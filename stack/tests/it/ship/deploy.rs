@@ -86,12 +86,12 @@ async fn a_build_that_does_not_come_up_is_taken_back() {
     let back = ["rollback warehouse v1", "rollback warranty v1"];
     for (tag, fault, reason, taken_back) in [
         ("crashes", Fault::Web(&["false"]), "crashes at its start", &back[..]),
-        ("hangs", Fault::Web(&["sleep", "60"]), "isn't healthy after 8 s", &back[..]),
+        ("hangs", Fault::Web(&["sleep", "60"]), "isn't healthy after 6 s", &back[..]),
         // A release whose migrations fail never becomes current: there is nothing to take back of it.
         ("migrates-not", Fault::Release(&["false"]), "could not be released", &back[1..]),
     ] {
         platform.build(tag, &[(Part::Warehouse, fault)]);
-        let seconds = [("HEALTH_SECONDS", if tag == "hangs" { "8" } else { "60" })];
+        let seconds = [("HEALTH_SECONDS", if tag == "hangs" { "6" } else { "60" })];
         let output = platform.script(&["heroku/deploy", tag], &seconds).await;
         let said = ended(&output, TAKEN_BACK);
         assert!(said.contains(reason), "{said}");

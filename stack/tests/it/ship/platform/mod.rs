@@ -229,7 +229,8 @@ impl Platform {
             .env("HEROKU_API_URL", &self.url)
             .env("STAND_IN_PORT", self.stand_in_port.to_string())
             .env("IMAGES", IMAGES)
-            .env("WAIT_STEP", "0.05")
+            // Each look is some processes.
+            .env("WAIT_STEP", "0.25")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())

@@ -171,15 +171,18 @@ known=
 
 # Writes down that this run begins, and what it is to go back to, unless another one has.
 claim() {
-    local record now service
+    local record now service pairs=()
     now=$(remembered) || usage "there is no record of deployments"
     [ "$now" = "$known" ] || usage "another deployment begins"
-    record=$(for service in "${services[@]}"; do
-        jq -n --arg service "$service" --arg was "${was[$service]}" '{was: {($service): $was}}'
-    done | jq -cs --arg by "${DEPLOYER:-$HOSTNAME}" --argjson pid $$ --argjson at "$(date +%s)" \
-        '{was: (map(.was) | add), $by, $pid, $at}')
+    for service in "${services[@]}"; do
+        pairs+=("$service" "${was[$service]}")
+    done
+    record=$(jq -nc --arg by "${DEPLOYER:-$HOSTNAME}" --argjson pid $$ --argjson at "$(date +%s)" \
+        '$ARGS.positional as $pairs | {$by, $pid, $at,
+            was: [range(0; $pairs | length; 2) | {($pairs[.]): $pairs[. + 1]}] | add}' --args "${pairs[@]}")
     # Of two that write at once, the one that is overwritten sees that.
-    { remember "$record" && [ "$(remembered)" = "$record" ]; } || usage "another deployment begins, or this one can't be written down"
+    { remember "$record" && [ "$(remembered)" = "$record" ]; } \
+        || usage "another deployment begins, or this one can't be written down"
     known=$record
 }
 

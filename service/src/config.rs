@@ -324,7 +324,7 @@ mod tests {
     fn no_secret_is_shown() {
         let token = "geheim-geheim-geheim-geheim-geheim-";
         let config = read(&[
-            ("DATABASE_URL", "postgres://u:geheim@h/d"),
+            ("DATABASE_URL", "postgres://u:geheim@localhost/d"),
             ("SERVICE_TOKENS", &format!("{token}1,{token}2")),
             ("MANAGEMENT_TOKENS", &format!("{token}3")),
         ]);

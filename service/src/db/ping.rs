@@ -7,6 +7,7 @@ use diesel::connection::SimpleConnection as _;
 use tokio::sync::{Semaphore, watch};
 
 use super::Db;
+use crate::failure::Failure;
 
 /// Kept apart for probes: that everybody is busy does not mean that the database is away.
 #[derive(Debug)]
@@ -14,11 +15,33 @@ pub(super) struct Probe {
     place: Arc<Semaphore>,
     /// The question that was asked last, which may be under way: then nothing is there yet.
     asked: Mutex<Option<watch::Receiver<Option<bool>>>>,
+    /// Why it doesn't answer, where it doesn't.
+    reason: Mutex<Option<String>>,
 }
 
 impl Default for Probe {
     fn default() -> Self {
-        Self { place: Arc::new(Semaphore::new(1)), asked: Mutex::default() }
+        let place = Arc::new(Semaphore::new(1));
+        Self { place, asked: Mutex::default(), reason: Mutex::default() }
+    }
+}
+
+impl Probe {
+    /// Says once that probes fail, and that they don't any more: whoever asks them doesn't hear why. Not
+    /// each one knows the reason, so that the longest is told.
+    fn note(&self, failed: Option<&Failure>) {
+        let mut reason = self.reason.lock().unwrap_or_else(PoisonError::into_inner);
+        let Some(failed) = failed else {
+            if reason.take().is_some() {
+                tracing::info!("the database answers again");
+            }
+            return;
+        };
+        let causes = failed.causes().unwrap_or_default();
+        if reason.as_ref().is_none_or(|told| told.len() < causes.len()) {
+            tracing::warn!(causes, "the database doesn't answer");
+            *reason = Some(causes);
+        }
     }
 }
 
@@ -44,8 +67,9 @@ impl Db {
         // It goes on when whoever began it is gone: others may wait for it.
         tokio::spawn(async move {
             let question = |conn: &mut diesel::PgConnection| Ok(conn.batch_execute("SELECT 1")?);
-            let alive = db.run_within(&db.0.probe.place, limit, question).await.is_ok();
-            told.send_replace(Some(alive));
+            let failed = db.run_within(&db.0.probe.place, limit, question).await.err();
+            db.0.probe.note(failed.as_ref());
+            told.send_replace(Some(failed.is_none()));
         });
         answer
     }

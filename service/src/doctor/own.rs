@@ -198,10 +198,6 @@ const UNREADABLE: &str =
     "libpq can't read its address: what stands for itself in a password is percent-encoded";
 
 fn connect(url: &str) -> Result<(PgConnection, String), String> {
-    if password(url).is_some_and(|password| password.contains('@')) {
-        // For libpq the host begins at the first one.
-        return Err(UNREADABLE.to_owned());
-    }
     let conn = PgConnection::establish(&with_connect_timeout(url));
     let mut conn = conn.map_err(|error| match error {
         ConnectionError::BadConnection(text) if !text.contains("invalid") => said(url, &text),

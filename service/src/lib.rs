@@ -26,7 +26,8 @@
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | `headers` | what an answer tells a browser not to do with it |
 //! | [`health`], [`probe`] | `/manage/health`, and asking for it |
-//! | `manage` | `/manage/access`, `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
+//! | [`manage`] | `/manage/access`, `/manage/resilience`, `/manage/overview`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
+//! | `traffic` | how many requests, and how long they take, for `/manage/overview` |
 //! | [`server`] | connections: how many, and how long each may keep us waiting |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
@@ -49,7 +50,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod input;
 pub mod lifecycle;
-mod manage;
+pub mod manage;
 pub mod migrate;
 pub mod observe;
 pub mod openapi;
@@ -62,6 +63,7 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tombstone;
+mod traffic;
 
 pub use answer::Answer;
 pub use db::Db;

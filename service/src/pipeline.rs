@@ -30,6 +30,7 @@ use crate::input::COMPENSATE;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
 use crate::server::{Reserved, Turn};
+use crate::traffic::Traffic;
 
 /// The largest body that is accepted, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -49,6 +50,7 @@ pub(crate) struct Shell {
     pub(crate) budget: Duration,
     pub(crate) access: Access,
     pub(crate) body_time: Duration,
+    pub(crate) traffic: Traffic,
 }
 
 /// Puts the pipeline round a service's routes.
@@ -129,6 +131,9 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     }
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     record(&shell, &method, route, parts.status, start.elapsed());
+    if !is_plumbing(&path) {
+        shell.traffic.count(parts.status, start.elapsed());
+    }
     span.in_scope(|| log(&method, &path, parts.status, start.elapsed(), failure.as_ref()));
     Response::from_parts(parts, body)
 }

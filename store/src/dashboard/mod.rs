@@ -1,0 +1,82 @@
+//! `/manage/dashboard`: a live page on what happens in all four services, and why.
+//!
+//! - `watch`: what the page shows, asked of each service while somebody looks;
+//! - `stream`: that, pushed to whoever looks; `page`: the page itself.
+//!
+//! The page is pushed to over a stream of server-sent events that it reads with `fetch`: a browser's own
+//! `EventSource` can send no `Authorization`, nor can its `WebSocket`, and nothing has to be said in the
+//! other direction. A stream ends within a minute, and the page begins the next one: so who has lost his
+//! token loses the page, and no connection is kept for good.
+
+mod page;
+mod stream;
+mod watch;
+
+use std::sync::Arc;
+
+use anyhow::Result;
+use axum::extract::{Path, State};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use resilience::http::Context;
+use serde_json::Value;
+use service::boot::{Base, Page};
+use service::failure::code;
+use service::input::uuid;
+use service::manage::Trusted;
+use service::manage::overview::Overview;
+use service::peer::PeerConfig;
+use service::{Failure, Result as Answer};
+use tokio_util::sync::CancellationToken;
+
+use watch::{Other, Watch};
+
+/// What its routes work with.
+#[derive(Clone)]
+struct Dashboard {
+    watch: Arc<Watch>,
+    /// Until when it is pushed.
+    draining: CancellationToken,
+}
+
+/// The page, on this service and these others.
+///
+/// # Errors
+/// When TLS can't be set up.
+pub fn page(base: &Base, others: [&PeerConfig; 3]) -> Result<Page> {
+    let peers = base.operated()?;
+    let others = others.map(|peer| Other {
+        name: peer.name,
+        client: peers.unguarded(peer, watch::TIMEOUT),
+    });
+    let draining = base.lifecycle.draining();
+    let routes = |own: Overview| {
+        let watch = Watch::new(own, others, draining.clone());
+        let dashboard = Dashboard { watch, draining };
+        page::routes().merge(
+            Router::new()
+                .route("/manage/dashboard/live", get(stream::live))
+                .route("/manage/dashboard/{service}/{ledger}/{id}/{verb}", post(operate))
+                .with_state(dashboard),
+        )
+    };
+    Ok(Page { open: page::PATHS, routes: Box::new(routes) })
+}
+
+/// An operator's hand on a row of another service, as its own `/manage` has it.
+async fn operate(
+    _: Trusted,
+    State(dashboard): State<Dashboard>,
+    Path((service, ledger, id, verb)): Path<(String, String, String, String)>,
+) -> Answer<Json<Value>> {
+    let unknown = || Failure::not_found(code::NOT_FOUND, "there is nothing here");
+    let other = dashboard.watch.other(&service).ok_or_else(unknown)?;
+    let known = [("deferred", "retry"), ("deferred", "discard"), ("sagas", "retry")];
+    let (id, true) = (uuid(&id).ok_or_else(unknown)?, known.contains(&(&*ledger, &*verb))) else {
+        return Err(unknown());
+    };
+    let path = format!("/manage/{ledger}/{id}/{verb}");
+    let done = other.client.post(path).timeout(watch::PATIENCE).fetch(&Context::new()).await?;
+    tracing::info!(service, ledger, %id, verb, "an operator's command was passed on");
+    Ok(Json(done.body))
+}

@@ -137,8 +137,7 @@ impl Peers {
     pub fn unguarded(&self, peer: &PeerConfig, timeout: Duration) -> Client {
         // A name of its own: how long such questions take is no business of users either.
         let name = format!("{}/manage", peer.name);
-        let breaker = Breaker::builder(name.as_str()).build();
-        breaker.force_closed();
+        let breaker = Breaker::builder(name.as_str()).consecutive_failures(u32::MAX).build();
         let mut client = Client::builder(name, peer.url.clone())
             .timeout(timeout)
             .breaker(breaker)

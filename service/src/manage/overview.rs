@@ -88,6 +88,10 @@ pub(crate) struct View {
     traffic: TrafficView,
     /// The latest changes of its breakers, the oldest first.
     events: Vec<BreakerEvent>,
+    /// Whether it makes calls later.
+    defers: bool,
+    /// Whether it reaches into several systems.
+    has_sagas: bool,
     rows: RowsView,
 }
 
@@ -169,13 +173,15 @@ impl Overview {
 
     async fn look(&self) -> View {
         let rows = self.rows().await;
-        let Parts { panel, traffic, history, .. } = &self.0.parts;
+        let Parts { panel, traffic, history, deferred, sagas, .. } = &self.0.parts;
         View {
             at: rfc3339(SystemTime::now()),
             began_at: rfc3339(history.began()),
             resilience: panel.view(),
             traffic: traffic.view(),
             events: history.latest(EVENTS),
+            defers: deferred.is_some(),
+            has_sagas: sagas.is_some(),
             rows: RowsView {
                 at: rows.read.map(|(at, _)| rfc3339(at)),
                 unknown_since: rows.unknown.as_ref().map(|(since, _)| rfc3339(*since)),

@@ -145,7 +145,7 @@ impl Browser {
 
     /// Waits until the page says this somewhere.
     pub(crate) async fn says(&self, limit: Duration, text: &str) {
-        let shown = format!("document.body.innerText.includes({})", json!(text));
+        let shown = format!("document.body?.innerText.includes({}) === true", json!(text));
         let start = std::time::Instant::now();
         while self.eval(&shown).await != true {
             let all = self.eval("document.body.innerText").await;

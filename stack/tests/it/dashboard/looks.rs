@@ -146,9 +146,10 @@ async fn the_page_has_no_serious_finding_of_axe_and_is_pictured() {
     let world = World::start().await;
     let browser = troubled(&world).await;
     for look in LOOKS {
-        is_straight(&browser, look).await;
+        browser.look(look).await;
         let name = format!("{}-{}.png", look.width, if look.dark { "dark" } else { "light" });
         browser.picture(&target().join(name)).await;
+        is_straight(&browser, look).await;
         let script = format!(
             "(async () => {{ {axe};
               const found = await axe.run(document, {{ resultTypes: ['violations'] }});

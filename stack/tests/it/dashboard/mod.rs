@@ -59,10 +59,10 @@ async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
         let took = SystemTime::now().duration_since(since.into()).unwrap();
         assert!(took <= PROMPT, "{name}: {took:?}");
         println!("{name}'s breaker was on the page {took:?} after it had opened");
-        let told = browser.eval("document.getElementById('trouble').innerText").await;
-        let told = told.as_str().unwrap().to_owned();
-        let line = told.lines().find(|line| line.starts_with(&format!("{name} → warehouse")));
-        let line = line.unwrap_or_else(|| panic!("{told}"));
+        let lines = "[...document.querySelectorAll('#trouble li')].map((one) => one.textContent)";
+        let lines = browser.eval(lines).await;
+        let mut lines = lines.as_array().unwrap().iter().map(|line| line.as_str().unwrap());
+        let line = lines.find(|line| line.starts_with(&format!("{name} → warehouse"))).unwrap();
         assert!(line.contains("connection refused") && line.contains("probes in"), "{line}");
     }
     browser.says(SOON, "warehouse is away").await;
@@ -244,7 +244,7 @@ async fn the_page_survives_the_loss_and_the_return_of_every_service_of_postgres_
     world.postgres().kill();
     browser.says(SOON, "The database of store gives no answer").await;
     browser.says(SOON, "The database of order gives no answer").await;
-    let known = browser.eval("document.getElementById('deferred').innerText").await;
+    let known = browser.eval("document.getElementById('deferred').textContent").await;
     assert!(known.as_str().unwrap().contains("unknown for"), "{known}");
     world.postgres().start();
     well().await;

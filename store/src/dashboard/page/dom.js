@@ -7,12 +7,16 @@ const keys = new WeakMap();
 /** An element that is wanted. `key` tells it from others of its kind. */
 export const h = (tag, attributes, ...children) => {
   const { key, ...rest } = attributes ?? {};
-  const wanted = children.flat(9).filter((child) => child !== null && child !== undefined && child !== false);
-  return { tag, key, attributes: rest, children: wanted };
+  return { tag, key, attributes: rest, children };
 };
 
+/** What there is, without what there isn't. */
+const present = (children) => children.flat(9)
+  .filter((child) => child !== null && child !== undefined && child !== false && child !== '');
+
 /** Makes the children of a node what is wanted. */
-export function patch(parent, wanted, svg = false) {
+export function patch(parent, children, svg = false) {
+  const wanted = present(children);
   const named = new Set(wanted.map((child) => child.key).filter((key) => key !== undefined));
   for (const node of [...parent.childNodes]) {
     const key = keys.get(node);

@@ -52,24 +52,23 @@ const outcome = ({ id }) => {
   return text && h('span', { class: 'outcome', role: 'status', key: 'outcome' }, kind && mark(kind), text);
 };
 
-/** Who has rows, or could have: one that is away shows what it said last. */
-function parts(services, field) {
-  return services.filter(({ overview }) => overview?.rows && (overview.rows[field] || overview.rows.unknownSince));
-}
+/** Who has any, known or not. */
+const parts = (services, field) => services.filter(({ overview }) => overview?.[field]);
 
 /** Since when what is shown isn't known any more. */
 function known(service) {
   const { rows } = service.overview;
   const last = rows.at ? [', as of ', ago(rows.at)] : ', and never was';
-  if (service.state !== 'here') return h('p', { class: 'stale' }, mark('idle'), `${service.name} is away: unknown `, since(service.since), last);
-  if (rows.unknownSince) return h('p', { class: 'stale' }, mark('idle'), 'unknown ', since(rows.unknownSince), `: ${rows.error}`, last);
-  return null;
+  const [why, at] = service.state !== 'here'
+    ? [`${service.name} is away`, service.since]
+    : [rows.error, rows.unknownSince];
+  return at && h('p', { class: 'stale' }, mark('idle'), h('span', {}, 'unknown ', since(at), `: ${why}`, last));
 }
 
 const nothing = (text) => [h('p', { class: 'quiet' }, text)];
 
 export function showDeferred(services) {
-  const all = parts(services, 'deferred').filter(({ overview }) => overview.rows.deferred || overview.rows.unknownSince);
+  const all = parts(services, 'defers');
   if (!all.length) return nothing('None is known yet.');
   return all.map((service) => {
     const ledger = service.overview.rows.deferred;
@@ -112,11 +111,13 @@ export function showDeferred(services) {
 const SAGA = { running: ['idle', 'in flight'], compensating: ['warn', 'compensating'], stuck: ['bad', 'stuck'] };
 
 export function showSagas(services) {
-  const all = parts(services, 'sagas').filter(({ overview }) => overview.rows.sagas);
+  const all = parts(services, 'hasSagas');
   if (!all.length) return nothing('None is known yet.');
   return all.map((service) => {
-    const { kinds, open } = service.overview.rows.sagas;
+    const journal = service.overview.rows.sagas;
     const stale = known(service);
+    if (!journal) return h('div', { key: service.name }, h('h3', {}, service.name), stale);
+    const { kinds, open } = journal;
     return h('div', { key: service.name, class: stale ? 'part idle' : 'part' },
       h('h3', {}, service.name),
       stale,

@@ -44,7 +44,12 @@ export async function follow({ told, lost, locked }) {
       if (!answer.ok) throw new Error(`it answers ${answer.status}`);
       for await (const data of events(answer.body.getReader(), signal)) {
         gave = true;
-        told(JSON.parse(data));
+        try {
+          told(JSON.parse(data));
+        } catch (error) {
+          // A defect of this page is no loss of Store.
+          reportError(error);
+        }
       }
       // It ended as it should: the next one is there at once.
       if (gave) continue;

@@ -1,6 +1,6 @@
 // The four services, and who calls whom.
 
-import { h, mark, patch, since } from './dom.js';
+import { h, mark, since } from './dom.js';
 import { breakersOf, called, probe, STATES } from './trouble.js';
 
 // Where they are when there is room, and when there isn't: no two calls cross.
@@ -9,8 +9,8 @@ const WIDE = {
   at: { store: [80, 44], order: [360, 150], warehouse: [640, 44], warranty: [360, 294] },
 };
 const NARROW = {
-  width: 358, height: 420, box: [92, 52],
-  at: { store: [50, 40], order: [179, 190], warehouse: [308, 40], warranty: [179, 385] },
+  width: 358, height: 380, box: [102, 52],
+  at: { store: [53, 32], order: [179, 140], warehouse: [305, 32], warranty: [179, 348] },
 };
 
 const narrow = matchMedia('(max-width: 640px)');
@@ -105,4 +105,3 @@ export function showBreakers(services, rates) {
 
 /** Drawn anew where there is more room, or less. */
 export const onTurn = (draw) => narrow.addEventListener('change', draw);
-export { patch };

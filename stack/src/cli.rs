@@ -11,7 +11,7 @@ use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
-use crate::{deferred, launcher, sagas};
+use crate::{deferred, explain, launcher, sagas};
 
 /// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
 /// process of its own.
@@ -68,6 +68,8 @@ enum Command {
         #[command(subcommand)]
         command: Option<sagas::Command>,
     },
+    /// Tells what became of an order across the four services, and what is still to happen
+    Explain(explain::Command),
     /// Runs one service in this process, by its own command line
     Service {
         name: Service,
@@ -107,6 +109,7 @@ impl Cli {
             }
             Some(Command::Deferred { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Sagas { command }) => command.unwrap_or_default().run(&paths)?,
+            Some(Command::Explain(command)) => command.run(&paths)?,
             Some(Command::Service { .. }) => {}
         }
         Ok(ExitCode::SUCCESS)

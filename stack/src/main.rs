@@ -5,12 +5,13 @@
 //! - [`control`]: how another terminal asks the running launcher. [`state`]: what the next launcher
 //!   needs to know if this one is killed.
 //! - [`tokens`]: what a locked store is opened by.
-//! - [`deferred`], [`sagas`]: what operators do; [`operator`]: what both have in common.
+//! - [`deferred`], [`sagas`], [`explain`]: what operators do; [`operator`]: what they have in common.
 
 mod cli;
 mod config;
 mod control;
 mod deferred;
+mod explain;
 mod http;
 mod launcher;
 mod logs;

@@ -138,7 +138,7 @@ pub async fn run(
         known,
     };
     let others = [&config.order, &config.warehouse, &config.warranty];
-    let page = dashboard::page(&base, others)?;
+    let page = dashboard::page(&base, &app, others)?;
     let site = Site {
         routes: routes::served(admission).with_state(app),
         migrations: &MIGRATIONS,

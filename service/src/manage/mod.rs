@@ -8,6 +8,7 @@
 
 pub(crate) mod access;
 pub(crate) mod deferred;
+pub mod explain;
 pub(crate) mod history;
 pub mod overview;
 mod rows;

@@ -34,6 +34,7 @@ files! {
     "/manage/dashboard/live.js", SCRIPT, "live.js";
     "/manage/dashboard/map.js", SCRIPT, "map.js";
     "/manage/dashboard/charts.js", SCRIPT, "charts.js";
+    "/manage/dashboard/explain.js", SCRIPT, "explain.js";
     "/manage/dashboard/ledger.js", SCRIPT, "ledger.js";
     "/manage/dashboard/trouble.js", SCRIPT, "trouble.js";
 }

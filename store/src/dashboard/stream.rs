@@ -22,7 +22,7 @@ const TOGETHER: Duration = Duration::from_millis(50);
 
 /// Server-sent events, each with all that is known: whoever has missed some has missed nothing.
 pub(super) async fn live(_: Trusted, State(dashboard): State<Dashboard>) -> Response {
-    let Dashboard { watch, draining } = dashboard;
+    let Dashboard { watch, draining, .. } = dashboard;
     let end = Instant::now() + LIFE;
     let events = unfold((watch.look(), draining), move |(mut looks, draining)| async move {
         let next = async {

@@ -93,6 +93,14 @@ impl Watch {
         })
     }
 
+    pub(super) fn own(&self) -> &Overview {
+        &self.own
+    }
+
+    pub(super) fn others(&self) -> &[Other] {
+        &self.others
+    }
+
     /// The service of this name, but for this one itself.
     pub(super) fn other(&self, name: &str) -> Option<&Other> {
         self.others.iter().find(|other| other.name == name)
@@ -169,7 +177,7 @@ impl Other {
 }
 
 /// What of a failure is of use to whoever looks for its cause.
-fn why(error: &CallError) -> (&'static str, String) {
+pub(super) fn why(error: &CallError) -> (&'static str, String) {
     match error.kind() {
         ErrorKind::Connect(reason) | ErrorKind::Lost(reason) | ErrorKind::Unreadable(reason) => {
             ("away", reason.clone())

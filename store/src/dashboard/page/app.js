@@ -3,6 +3,7 @@
 import { ago, exact, h, mark, now, patch, setClock, span } from './dom.js';
 import { again, follow, token } from './live.js';
 import { keep, rates, showTraffic } from './charts.js';
+import './explain.js';
 import { onCommand, showDeferred, showSagas } from './ledger.js';
 import { onTurn, showBreakers, showMap } from './map.js';
 import { showTrouble, troubles } from './trouble.js';

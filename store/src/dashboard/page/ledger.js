@@ -2,6 +2,7 @@
 // operator's hand on it.
 
 import { ago, badge, h, mark, since, span, until } from './dom.js';
+import { explain } from './explain.js';
 import { command } from './live.js';
 
 // What became of commands, by row: shown until the row is gone.
@@ -67,6 +68,11 @@ function known(service) {
 
 const nothing = (text) => [h('p', { class: 'quiet' }, text)];
 
+function depth({ pending, sent, running }) {
+  const parts = [[pending, 'wait'], [sent, 'sent'], [running, 'being made']].filter(([count]) => count);
+  return parts.length ? `${pending + sent + running} deep: ${parts.map((part) => part.join(' ')).join(', ')}` : 'nothing waits';
+}
+
 export function showDeferred(services) {
   const all = parts(services, 'defers');
   if (!all.length) return nothing('None is known yet.');
@@ -80,10 +86,10 @@ export function showDeferred(services) {
       stale,
       h('ul', { class: 'rows kinds' }, ledger.kinds.map((kind) => h('li', { key: kind.kind },
         h('b', {}, kind.kind),
-        h('span', {}, `${kind.pending + kind.sent + kind.running} deep: ${kind.pending} wait, ${kind.sent} sent, ${kind.running} being made`),
-        h('span', {}, kind.oldestMs === undefined ? 'none is open' : `oldest ${span(kind.oldestMs)}`),
-        h('span', {}, kind.lateMs === undefined ? 'none is late' : `late by ${span(kind.lateMs)}`),
-        kind.parked ? badge('bad', `${kind.parked} parked`) : h('span', {}, 'none is parked')))),
+        h('span', {}, depth(kind)),
+        kind.oldestMs !== undefined && h('span', {}, `oldest ${span(kind.oldestMs)}`),
+        kind.oldestMs !== undefined && h('span', {}, kind.lateMs === undefined ? 'none late' : `late by ${span(kind.lateMs)}`),
+        kind.parked ? badge('bad', `${kind.parked} parked`) : h('span', {}, 'none parked')))),
       ledger.parked.length > 0 && h('h4', {}, 'Parked'),
       ledger.parked.length > 0 && h('ul', { class: 'rows calls' }, ledger.parked.map((call) => h('li', { key: call.id, class: 'bad' },
         h('span', { class: 'who' }, badge('bad', 'parked'), ' ', h('b', {}, call.kind), ' ', h('code', {}, call.id)),
@@ -124,14 +130,15 @@ export function showSagas(services) {
       h('ul', { class: 'rows kinds' }, kinds.map((kind) => h('li', { key: kind.kind },
         h('b', {}, kind.kind),
         h('span', {}, `${kind.running} in flight`),
-        h('span', {}, kind.compensating ? badge('warn', `${kind.compensating} compensating`) : 'none is compensating'),
-        h('span', {}, kind.oldestMs === undefined ? 'none is open' : `oldest ${span(kind.oldestMs)}`),
-        kind.stuck ? badge('bad', `${kind.stuck} stuck`) : h('span', {}, 'none is stuck')))),
+        kind.compensating ? badge('warn', `${kind.compensating} compensating`) : h('span', {}, 'none compensating'),
+        kind.stuck ? badge('bad', `${kind.stuck} stuck`) : h('span', {}, 'none stuck'),
+        kind.oldestMs !== undefined && h('span', {}, `oldest ${span(kind.oldestMs)}`)))),
       open.length > 0 && h('ul', { class: 'rows calls' }, open.map((saga) => {
         const [kind, word] = SAGA[saga.state] ?? ['idle', saga.state];
         return h('li', { key: saga.id, class: kind },
           h('span', { class: 'who' }, badge(kind, saga.forward && kind === 'idle' ? 'going forward' : word), ' ', h('b', {}, saga.kind), ' ',
-            h('code', {}, saga.key ?? saga.id)),
+            h('code', {}, saga.key ?? saga.id), ' ',
+            saga.key && h('button', { type: 'button', class: 'plain', 'aria-label': `Explain ${saga.key}`, onclick: () => explain(saga.key) }, 'explain')),
           h('span', { class: 'why' }, saga.reason ?? (saga.dependency ? `waits for ${saga.dependency}` : 'under way')),
           h('span', { class: 'state' }, 'begun ', ago(saga.begunAt)),
           h('span', { class: 'buttons' }, saga.state === 'stuck' && button(service.name, 'sagas', saga, 'retry', 'Retry', 'Retry this saga?',

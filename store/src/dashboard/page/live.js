@@ -103,6 +103,19 @@ async function* events(reader, signal) {
   }
 }
 
+/** What is answered to an operator's question. What was wrong with it is thrown. */
+export async function question(path) {
+  let answer;
+  try {
+    answer = await fetch(path, { headers: headers(), cache: 'no-store' });
+  } catch {
+    throw new Error('Store gives no answer');
+  }
+  const said = await answer.json().catch(() => ({}));
+  if (!answer.ok) throw new Error(said.message ?? `Store answers ${answer.status}`);
+  return said;
+}
+
 /** An operator's command. What was wrong with it is thrown. */
 export async function command(path) {
   let answer;

@@ -76,12 +76,18 @@ export function showMap(services) {
     ...calls.map(({ from, to, state, stale }) => `${from} calls ${to}: ${stale ? 'unknown' : `breaker ${STATES[state][1]}`}`),
   ].join('; ');
   return [h('svg', { class: 'map', viewBox: `0 0 ${width} ${height}`, role: 'img', 'aria-label': told },
-    h('defs', {}, h('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 7, markerHeight: 7, orient: 'auto' },
+    h('defs', {}, h('marker', { id: 'arrow', viewBox: '0 0 8 8', refX: 7, refY: 4, markerWidth: 11, markerHeight: 11, markerUnits: 'userSpaceOnUse', orient: 'auto' },
       h('path', { d: 'M0 0 L8 4 L0 8 Z' }))),
     lines, boxes)];
 }
 
 const perSecond = (rate) => (rate === undefined ? '' : `${rate < 10 ? rate.toFixed(1) : Math.round(rate)}/s`);
+
+/** What goes through, in words. */
+function flow(rate, failed, rejected) {
+  const through = rate ? `${perSecond(rate)}, ${Math.round(failed * 100)} % failed` : 'no calls';
+  return rejected ? `${through}, ${perSecond(rejected)} rejected` : through;
+}
 
 /** Each breaker: what it is, since when, why, and what comes next. `rates` knows how much goes through. */
 export function showBreakers(services, rates) {
@@ -99,7 +105,7 @@ export function showBreakers(services, rates) {
       h('span', { class: 'why' }, breaker.reason ?? (breaker.opened ? `opened ${breaker.opened} times so far` : 'never opened so far')),
       h('span', { class: 'next' }, next),
       h('span', { class: 'numbers' },
-        stale || rate === undefined ? '' : `${perSecond(rate)}, ${Math.round(failed * 100)} % failed, ${perSecond(rejected)} rejected`));
+        stale || rate === undefined ? '' : flow(rate, failed, rejected)));
   }))];
 }
 

@@ -84,8 +84,11 @@ export function troubles(services) {
       }
     }
   }
-  const worst = ['bad', 'half', 'warn'];
-  return all.sort((a, b) => worst.indexOf(a.kind) - worst.indexOf(b.kind));
+  // What may be the cause of the others comes before them.
+  const order = ['away', 'rows', 'stuck', 'parked', 'breaker'];
+  const place = ({ key }) => order.indexOf(key.split(' ')[0]);
+  const worst = ({ kind }) => ['bad', 'half', 'warn'].indexOf(kind);
+  return all.sort((a, b) => worst(a) - worst(b) || place(a) - place(b));
 }
 
 /** The list of it, and what of it was wrong lately. */

@@ -303,3 +303,39 @@ async fn nobody_is_asked_while_nobody_looks_and_once_however_many_do() {
     .await;
     assert_eq!(world.left(MODEL), 10_000);
 }
+
+#[tokio::test]
+async fn an_order_is_explained_on_the_page_and_who_gives_no_answer_is_a_gap() {
+    let world = World::start().await;
+    let order = world.bought().await;
+    assert_eq!(world.claim(order).send().await.status, 200);
+    let [lost] = [world.bought().await];
+    world.kill(Part::Warranty).await;
+    let claim = world.claim(lost).send().await.queued(lost);
+    let browser = opened(&world).await;
+    browser.says(SOON, "warranty is away").await;
+    let ask = async |id: String| {
+        browser.eval("document.getElementById('order').value = ''").await;
+        browser.eval("document.getElementById('order').focus()").await;
+        browser.types(&id).await;
+        browser.press("Enter", 13).await;
+    };
+    ask(claim.to_string()).await;
+    browser.says(SOON, "warranty gives no answer").await;
+    browser.says(SOON, "paid; one thing is still to happen; with gaps").await;
+    browser.says(SOON, "claim waits for its time, and for its breaker").await;
+    world.restart(Part::Warranty).await;
+    world.settled_claim(RECOVERY * 2, lost, claim).await;
+    ask(order.to_string()).await;
+    browser.says(SOON, "the warranty is USE_WARRANTY").await;
+    browser.says(SOON, "place take: asks warehouse").await;
+    world.owes_nothing().await;
+    for order in [order, lost] {
+        world.explains(order, "of the page").await;
+    }
+    let answer = world.client(Part::Store).get("/manage/explain/nonsense").send().await;
+    assert_eq!(answer.status, 400, "{answer:?}");
+    let unknown = uuid::Uuid::new_v4();
+    world.explains(unknown, "never seen").await;
+    browser.is_content().await;
+}

@@ -25,12 +25,16 @@ pub(super) async fn order(
     for (saga, calls) in app.sagas.of_key(order.to_string()).await? {
         story.saga(&saga, &calls, whom);
     }
-    let rows = app.db.run(move |conn| {
-        Ok((OrderRow::find(conn, order)?, tombstone::since(conn, order)?))
-    });
+    let rows =
+        app.db.run(move |conn| Ok((OrderRow::find(conn, order)?, tombstone::since(conn, order)?)));
     let (row, undone) = rows.await?;
     if let Some(at) = undone {
-        story.row(at, "order", "tombstone", "the order is taken back for good: it can't be placed any more");
+        story.row(
+            at,
+            "order",
+            "tombstone",
+            "the order is taken back for good: it can't be placed any more",
+        );
     }
     if let Some(row) = row {
         let text = if row.is_canceled() { "refunded" } else { "paid" };

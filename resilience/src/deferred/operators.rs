@@ -246,7 +246,10 @@ pub(crate) fn renew(
 
 /// The call with this id, in the transaction of this connection.
 #[cfg(feature = "saga")]
-pub(crate) fn find(conn: &mut diesel::PgConnection, id: Uuid) -> diesel::QueryResult<Option<Entry>> {
+pub(crate) fn find(
+    conn: &mut diesel::PgConnection,
+    id: Uuid,
+) -> diesel::QueryResult<Option<Entry>> {
     ledger::get(conn, id)
 }
 

@@ -110,8 +110,7 @@ impl Story {
         text: String,
         reason: Option<String>,
     ) {
-        let (at, service, name, state) =
-            (rfc(at), self.service, name.to_owned(), state.to_owned());
+        let (at, service, name, state) = (rfc(at), self.service, name.to_owned(), state.to_owned());
         self.events.push(Told { at, service, source, of, name, state, text, reason });
     }
 
@@ -171,13 +170,22 @@ impl Story {
         if let Some(state) = answer {
             let at = step.ended_at.unwrap_or(step.begun_at);
             let reason = step.error.clone().filter(|_| state != "done");
-            self.tell(at, "journal", id, (name, state), format!("{kind} {name}: {system} {said}"), reason);
+            self.tell(
+                at,
+                "journal",
+                id,
+                (name, state),
+                format!("{kind} {name}: {system} {said}"),
+                reason,
+            );
         }
         if undone {
             let at = step.undone_at.or(step.ended_at).unwrap_or(step.begun_at);
             let text = match step.state.as_str() {
                 "undone" => format!("{kind} {name}: undone at {system}"),
-                "undo_deferred" => format!("{kind} {name}: its undo failed at {system}, and is made later"),
+                "undo_deferred" => {
+                    format!("{kind} {name}: its undo failed at {system}, and is made later")
+                }
                 _ => format!("{kind} {name}: is being undone at {system}"),
             };
             let reason = step.error.clone().filter(|_| step.state != "undone");
@@ -197,7 +205,8 @@ impl Story {
         if let (Some(at), Some(error)) = (call.last_error_at, &call.last_error)
             && call.last_error_at != call.first_error_at
         {
-            let text = format!("{kind} fails for the last time so far, begun {} times", call.attempts);
+            let text =
+                format!("{kind} fails for the last time so far, begun {} times", call.attempts);
             self.tell(at, "ledger", id, (kind, "failed"), text, Some(error.clone()));
         }
         let state = call.stage.as_str();
@@ -218,7 +227,9 @@ impl Story {
             return;
         }
         let text = match call.stage {
-            CallStage::Parked => format!("{kind} is parked until an operator retries or discards it"),
+            CallStage::Parked => {
+                format!("{kind} is parked until an operator retries or discards it")
+            }
             CallStage::Running => format!("{kind} is being made, or held by whoever may make it"),
             _ => format!("{kind} waits for its time, and for its breaker"),
         };

@@ -119,7 +119,9 @@ impl Scene<'_> {
     /// Of each order that was touched the true story is told.
     async fn is_explained(&self, since: i64, point: &str) {
         for order in self.world.orders_since(since) {
-            self.world.explains(order, &format!("{:?} {:?}, {point}", self.story, self.beside)).await;
+            self.world
+                .explains(order, &format!("{:?} {:?}, {point}", self.story, self.beside))
+                .await;
         }
     }
 

@@ -169,7 +169,12 @@ impl Source {
         }
         for claim in claims {
             let id = claim.claim_uid;
-            story.row(claim.requested_at, "claim", "accepted", format!("the claim {id} is accepted"));
+            story.row(
+                claim.requested_at,
+                "claim",
+                "accepted",
+                format!("the claim {id} is accepted"),
+            );
             if let Some(at) = claim.decided_at {
                 let decision = claim.decision.as_deref().unwrap_or("nothing");
                 let text = format!("the claim {id} is decided: {decision}");

@@ -58,10 +58,8 @@ struct Source {
 /// When TLS can't be set up.
 pub(crate) fn page(base: &Base, app: &App, others: [&PeerConfig; 3]) -> Result<Page> {
     let peers = base.operated()?;
-    let others = others.map(|peer| Other {
-        name: peer.name,
-        client: peers.unguarded(peer, watch::TIMEOUT),
-    });
+    let others =
+        others.map(|peer| Other { name: peer.name, client: peers.unguarded(peer, watch::TIMEOUT) });
     let draining = base.lifecycle.draining();
     let source = Source { db: app.db.clone(), deferred: app.deferred.clone() };
     let routes = |own: Overview| {

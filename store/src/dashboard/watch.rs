@@ -69,11 +69,7 @@ struct Told<'a> {
 }
 
 impl Watch {
-    pub(super) fn new(
-        own: Overview,
-        others: [Other; 3],
-        draining: CancellationToken,
-    ) -> Arc<Self> {
+    pub(super) fn new(own: Overview, others: [Other; 3], draining: CancellationToken) -> Arc<Self> {
         let now = rfc3339(SystemTime::now());
         let [a, b, c] = others.each_ref().map(|other| other.name);
         let seen = [own.name(), a, b, c].map(|name| Seen {

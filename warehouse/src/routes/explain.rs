@@ -21,19 +21,26 @@ pub(super) async fn item(
     Ids([item]): Ids<1>,
 ) -> Result<Json<Story>> {
     let mut story = Story::new(warehouse_api::NAME);
-    let rows = app.db.run(move |conn| {
-        Ok((OrderItem::find(conn, item)?, tombstone::since(conn, item)?))
-    });
+    let rows =
+        app.db.run(move |conn| Ok((OrderItem::find(conn, item)?, tombstone::since(conn, item)?)));
     let (found, undone) = rows.await?;
     if let Some(at) = undone {
         story.row(at, "item", "tombstone", "the taking is undone for good: a late one is refused");
     }
     match found {
         Some((row, kind)) if row.canceled => {
-            story.fact("item", "canceled", format!("{} {} is back in stock", kind.model, kind.size));
+            story.fact(
+                "item",
+                "canceled",
+                format!("{} {} is back in stock", kind.model, kind.size),
+            );
         }
         Some((_, kind)) => {
-            story.fact("item", "held", format!("{} {} is held for the order", kind.model, kind.size));
+            story.fact(
+                "item",
+                "held",
+                format!("{} {} is held for the order", kind.model, kind.size),
+            );
         }
         None => story.fact("item", "none", "no item is held for the order"),
     }

@@ -26,7 +26,12 @@ pub(super) async fn item(
     });
     let (row, closes, undone) = rows.await?;
     if let Some(at) = undone {
-        story.row(at, "warranty", "tombstone", "the start is undone for good: a late one is refused");
+        story.row(
+            at,
+            "warranty",
+            "tombstone",
+            "the start is undone for good: a late one is refused",
+        );
     }
     if let Some(row) = row {
         let status = row.status.name();

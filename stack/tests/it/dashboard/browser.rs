@@ -77,7 +77,8 @@ impl Line {
             }
             // A request that fails is no defect of the page: that is what it is there for.
             Some("Log.entryAdded")
-                if params["entry"]["level"] == "error" && params["entry"]["source"] != "network" =>
+                if params["entry"]["level"] == "error"
+                    && params["entry"]["source"] != "network" =>
             {
                 self.complaints.push(params["entry"].to_string());
             }
@@ -131,8 +132,7 @@ impl Browser {
 
     /// What this comes to in the page.
     pub(crate) async fn eval(&self, expression: &str) -> Value {
-        let params =
-            json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
+        let params = json!({"expression": expression, "returnByValue": true, "awaitPromise": true});
         let mut came = self.ask("Runtime.evaluate", params).await;
         assert!(came["exceptionDetails"].is_null(), "{expression}: {came}");
         came["result"]["value"].take()
@@ -140,7 +140,8 @@ impl Browser {
 
     /// Waits until this is true in the page.
     pub(crate) async fn until(&self, limit: Duration, expression: &str) {
-        until(limit, expression, async || (self.eval(expression).await == true).then_some(())).await;
+        until(limit, expression, async || (self.eval(expression).await == true).then_some(()))
+            .await;
     }
 
     /// Waits until the page says this somewhere.
@@ -180,12 +181,12 @@ impl Browser {
         self.ask("Emulation.setEmulatedMedia", json!({"features": features})).await;
     }
 
-    /// A picture of the whole page, into this file.
-    pub(crate) async fn picture(&self, file: &Path) {
+    /// A picture of the whole page, or of so much of it, into this file.
+    pub(crate) async fn picture(&self, file: &Path, height: Option<u32>) {
         let size = self.ask("Page.getLayoutMetrics", json!({})).await;
         let size = &size["cssContentSize"];
-        let clip = json!({"x": 0, "y": 0, "width": size["width"], "height": size["height"],
-            "scale": 1});
+        let height = height.map_or_else(|| size["height"].clone(), |height| json!(height));
+        let clip = json!({"x": 0, "y": 0, "width": size["width"], "height": height, "scale": 1});
         let params = json!({"format": "png", "captureBeyondViewport": true, "clip": clip});
         let taken = self.ask("Page.captureScreenshot", params).await;
         let bytes = base64::decode_block(taken["data"].as_str().unwrap()).unwrap();

@@ -8,7 +8,7 @@ use serde_json::Value;
 use service::testing::until;
 
 use super::browser::{Browser, Look};
-use super::{SOON, opened};
+use super::{SOON, explained, opened};
 use crate::world::shop::Promise as _;
 use crate::world::{Part, RECOVERY, World};
 
@@ -87,6 +87,8 @@ async fn troubled(world: &World) -> Browser {
     .await;
     browser.says(SOON, "stuck").await;
     browser.says(SOON, "parked").await;
+    explained(&browser, &orders[0].to_string()).await;
+    browser.says(SOON, "Still to happen").await;
     browser
 }
 
@@ -106,7 +108,11 @@ async fn is_come_to(browser: &Browser) {
         .filter((one) => one.checkVisibility() && !one.closest('dialog'))";
     let count = browser.eval(&format!("{all}.length")).await.as_u64().unwrap();
     assert!(count > 20, "{count}");
-    browser.eval(&format!("document.body.focus(), window.met = new Set(), window.dim = [], {all}.length")).await;
+    browser
+        .eval(&format!(
+            "document.body.focus(), window.met = new Set(), window.dim = [], {all}.length"
+        ))
+        .await;
     for _ in 0..count * 2 {
         browser.press("Tab", 9).await;
         browser
@@ -117,8 +123,9 @@ async fn is_come_to(browser: &Browser) {
             )
             .await;
     }
-    let missed =
-        browser.eval(&format!("{all}.filter((one) => !window.met.has(one)).map((one) => one.outerHTML)")).await;
+    let missed = browser
+        .eval(&format!("{all}.filter((one) => !window.met.has(one)).map((one) => one.outerHTML)"))
+        .await;
     assert!(missed.as_array().unwrap().len() <= 2, "not come to: {missed}");
     assert_eq!(browser.eval("window.dim").await, Value::Array(Vec::new()), "focus isn't seen");
 }
@@ -148,7 +155,12 @@ async fn the_page_has_no_serious_finding_of_axe_and_is_pictured() {
     for look in LOOKS {
         browser.look(look).await;
         let name = format!("{}-{}.png", look.width, if look.dark { "dark" } else { "light" });
-        browser.picture(&target().join(name)).await;
+        browser.picture(&target().join(name), None).await;
+        // As much as a README has room for.
+        let (name, height) = if look.width < 600 { ("phone", 844) } else { ("desk", 960) };
+        if look.dark == (look.width < 600) {
+            browser.picture(&target().join(format!("{name}.png")), Some(height)).await;
+        }
         is_straight(&browser, look).await;
         let script = format!(
             "(async () => {{ {axe};

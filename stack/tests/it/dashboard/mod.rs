@@ -109,7 +109,8 @@ async fn a_parked_call_is_shown_with_its_reason_and_retried_or_discarded_from_th
     browser.until(SOON, "document.getElementById('confirm').open").await;
     browser.press("Escape", 27).await;
     browser.until(SOON, "!document.getElementById('confirm').open").await;
-    let state = format!("SELECT count(*) FROM deferred WHERE id = '{kept_claim}' AND state = 'parked'");
+    let state =
+        format!("SELECT count(*) FROM deferred WHERE id = '{kept_claim}' AND state = 'parked'");
     assert_eq!(world.number(Part::Store, &state), 1);
 
     browser.eval(&click(&retry)).await;
@@ -208,6 +209,32 @@ async fn the_page_of_a_locked_store_says_nothing_until_it_is_shown_a_token_of_op
 }
 
 #[tokio::test]
+async fn the_page_is_told_to_take_nothing_from_elsewhere_and_is_told_texts_as_texts() {
+    let world = World::start().await;
+    let page = world.client(Part::Store).get("/manage/dashboard").send().await;
+    let policy = page.header("content-security-policy").unwrap().to_owned();
+    for part in
+        ["default-src 'none'", "script-src 'self';", "style-src 'self';", "frame-ancestors 'none'"]
+    {
+        assert!(policy.contains(part), "no {part} in {policy}");
+    }
+    assert!(!policy.contains("unsafe"), "{policy}");
+    assert_eq!(page.header("cache-control"), Some("no-store"));
+    // What somebody else has said is shown as it is.
+    world.execute(
+        Part::Store,
+        "INSERT INTO deferred (id, kind, payload, state, not_before, ended_at, last_error)
+         VALUES (gen_random_uuid(), 'claim', '{}', 'parked', now(), now(),
+                 '<img src=x onerror=\"window.hit = 1\"><script>window.hit = 1</script>')",
+    );
+    let browser = opened(&world).await;
+    browser.says(SOON, "<img src=x onerror=").await;
+    assert_eq!(browser.eval("window.hit ?? 0").await, 0);
+    assert_eq!(browser.eval("document.querySelectorAll('#all img, #all script').length").await, 0);
+    browser.is_content().await;
+}
+
+#[tokio::test]
 async fn the_page_survives_the_loss_and_the_return_of_every_service_of_postgres_and_of_store() {
     let world = World::plan().own_postgres().impatient().start().await;
     world.bought().await;
@@ -221,7 +248,9 @@ async fn the_page_survives_the_loss_and_the_return_of_every_service_of_postgres_
             said.as_str().unwrap().contains("Nothing is wrong").then_some(())
         })
         .await;
-        browser.until(SOON, "document.getElementById('connection').innerText.startsWith('Live')").await;
+        browser
+            .until(SOON, "document.getElementById('connection').innerText.startsWith('Live')")
+            .await;
     };
     for part in [Part::Order, Part::Warehouse, Part::Warranty] {
         world.kill(part).await;
@@ -304,6 +333,14 @@ async fn nobody_is_asked_while_nobody_looks_and_once_however_many_do() {
     assert_eq!(world.left(MODEL), 10_000);
 }
 
+/// Asks the page for the story of an order.
+async fn explained(browser: &Browser, id: &str) {
+    browser.eval("document.getElementById('order').value = ''").await;
+    browser.eval("document.getElementById('order').focus()").await;
+    browser.types(id).await;
+    browser.press("Enter", 13).await;
+}
+
 #[tokio::test]
 async fn an_order_is_explained_on_the_page_and_who_gives_no_answer_is_a_gap() {
     let world = World::start().await;
@@ -314,19 +351,13 @@ async fn an_order_is_explained_on_the_page_and_who_gives_no_answer_is_a_gap() {
     let claim = world.claim(lost).send().await.queued(lost);
     let browser = opened(&world).await;
     browser.says(SOON, "warranty is away").await;
-    let ask = async |id: String| {
-        browser.eval("document.getElementById('order').value = ''").await;
-        browser.eval("document.getElementById('order').focus()").await;
-        browser.types(&id).await;
-        browser.press("Enter", 13).await;
-    };
-    ask(claim.to_string()).await;
+    explained(&browser, &claim.to_string()).await;
     browser.says(SOON, "warranty gives no answer").await;
     browser.says(SOON, "paid; one thing is still to happen; with gaps").await;
     browser.says(SOON, "claim waits for its time, and for its breaker").await;
     world.restart(Part::Warranty).await;
     world.settled_claim(RECOVERY * 2, lost, claim).await;
-    ask(order.to_string()).await;
+    explained(&browser, &order.to_string()).await;
     browser.says(SOON, "the warranty is USE_WARRANTY").await;
     browser.says(SOON, "place take: asks warehouse").await;
     world.owes_nothing().await;

@@ -57,13 +57,17 @@ impl Story {
         let due = "(extract(epoch FROM d.not_before) * 1000000)::bigint::text AS b,
                    CASE WHEN d.ended_at IS NULL THEN '' ELSE 'over' END AS c";
         let fact = |part: Part, name: &str, state: &str, from: &str| {
-            let none = format!("SELECT '{name}' AS a, coalesce((SELECT {state} FROM {from}), 'none') AS b, '' AS c");
+            let none = format!(
+                "SELECT '{name}' AS a, coalesce((SELECT {state} FROM {from}), 'none') AS b, '' AS c"
+            );
             of(part, &none).next().unwrap()
         };
         Self {
             sagas: of(
                 Part::Order,
-                &format!("SELECT id::text AS a, kind AS b, state AS c FROM saga WHERE key = '{order}'"),
+                &format!(
+                    "SELECT id::text AS a, kind AS b, state AS c FROM saga WHERE key = '{order}'"
+                ),
             )
             .collect(),
             steps: steps("t.state").collect(),
@@ -76,14 +80,24 @@ impl Story {
             calls: calls("d.kind AS b, d.state AS c").collect(),
             due: calls(due).filter(|[_, _, over]| over.is_empty()).collect(),
             facts: [
-                fact(Part::Order, "order", "status", &format!("orders WHERE order_uid = '{order}'")),
+                fact(
+                    Part::Order,
+                    "order",
+                    "status",
+                    &format!("orders WHERE order_uid = '{order}'"),
+                ),
                 fact(
                     Part::Warehouse,
                     "item",
                     "CASE WHEN canceled THEN 'canceled' ELSE 'held' END",
                     &format!("order_item WHERE order_item_uid = '{item}'"),
                 ),
-                fact(Part::Warranty, "warranty", "status", &format!("warranty WHERE item_uid = '{item}'")),
+                fact(
+                    Part::Warranty,
+                    "warranty",
+                    "status",
+                    &format!("warranty WHERE item_uid = '{item}'"),
+                ),
             ]
             .into(),
         }
@@ -93,7 +107,8 @@ impl Story {
     fn told(answer: &Value) -> Self {
         let list = |field: &str| answer[field].as_array().unwrap().iter();
         let text = |of: &Value, field: &str| of[field].as_str().unwrap_or_default().to_owned();
-        let events = |source: &'static str| list("events").filter(move |event| event["source"] == source);
+        let events =
+            |source: &'static str| list("events").filter(move |event| event["source"] == source);
         // Whatever comes last of something is where it is.
         let mut last: BTreeMap<(String, String), String> = BTreeMap::new();
         let mut answers = BTreeMap::new();
@@ -106,7 +121,9 @@ impl Story {
             let (key, state) = ((text(event, "of"), text(event, "name")), text(event, "state"));
             if state == "intent" {
                 answers.insert(key.clone(), String::new());
-            } else if ["done", "refused", "unknown"].contains(&&*state) && answers.contains_key(&key) {
+            } else if ["done", "refused", "unknown"].contains(&&*state)
+                && answers.contains_key(&key)
+            {
                 answers.insert(key.clone(), state.clone());
             }
             last.insert(key, state);
@@ -127,14 +144,17 @@ impl Story {
         let pick = |keys: BTreeSet<(String, String)>| -> BTreeSet<Row> {
             keys.into_iter().map(|key| (key.clone(), last[&key].clone())).map(row).collect()
         };
-        let facts = list("facts").filter(|fact| ["order", "item", "warranty"].contains(&fact["name"].as_str().unwrap()));
+        let facts = list("facts")
+            .filter(|fact| ["order", "item", "warranty"].contains(&fact["name"].as_str().unwrap()));
         Self {
             sagas: pick(begun("journal", "begun")),
             steps: pick(begun("journal", "intent")),
             answers: answers.into_iter().map(row).collect(),
             calls: pick(begun("ledger", "accepted")),
             due,
-            facts: facts.map(|fact| [text(fact, "name"), text(fact, "state"), String::new()]).collect(),
+            facts: facts
+                .map(|fact| [text(fact, "name"), text(fact, "state"), String::new()])
+                .collect(),
         }
     }
 }
@@ -146,7 +166,8 @@ impl World {
         let what = format!("{order} is explained: {what}");
         let (answer, written) = until(RECOVERY * 2, &what, async || {
             let before = Story::written(self, order);
-            let answer = self.store().get(format!("/manage/explain/{order}")).try_send().await.ok()?;
+            let answer =
+                self.store().get(format!("/manage/explain/{order}")).try_send().await.ok()?;
             let answer = (answer.status == 200).then(|| answer.json())?;
             let whole = answer["gaps"].as_array()?.is_empty();
             (whole && before == Story::written(self, order)).then_some((answer, before))
@@ -155,7 +176,8 @@ impl World {
         let told = Story::told(&answer);
         assert_eq!(told, written, "{what}: {answer:#}");
         let state = written.facts.iter().find(|[name, ..]| name == "order").unwrap()[1].clone();
-        let open = written.sagas.iter().any(|[_, kind, state]| kind == "place" && state == "running");
+        let open =
+            written.sagas.iter().any(|[_, kind, state]| kind == "place" && state == "running");
         let outcome = match state.as_str() {
             "PAID" => "paid",
             "CANCELED" => "refunded",
@@ -165,7 +187,11 @@ impl World {
         };
         let said = answer["outcome"].as_str().unwrap();
         // Of one that Order has never seen there may be a tombstone alone.
-        assert!(said.starts_with(outcome) || (outcome == "never seen" && said.starts_with("taken back")), "{what}: {said}");
+        assert!(
+            said.starts_with(outcome)
+                || (outcome == "never seen" && said.starts_with("taken back")),
+            "{what}: {said}"
+        );
         let waits = answer["waits"].as_array().unwrap().len();
         assert_eq!(said.contains("still to happen"), waits > 0, "{what}: {said}");
     }
@@ -174,7 +200,9 @@ impl World {
     /// microseconds.
     pub(crate) fn orders_since(&self, moment: i64) -> BTreeSet<Uuid> {
         let since = format!("'epoch'::timestamptz + {moment} * interval '1 microsecond'");
-        let sagas = format!("SELECT DISTINCT key AS a, '' AS b, '' AS c FROM saga WHERE begun_at >= {since} AND key IS NOT NULL");
+        let sagas = format!(
+            "SELECT DISTINCT key AS a, '' AS b, '' AS c FROM saga WHERE begun_at >= {since} AND key IS NOT NULL"
+        );
         let undos = format!(
             "SELECT id::text AS a, '' AS b, '' AS c FROM deferred
              WHERE kind = 'undo-purchase' AND created_at >= {since}"

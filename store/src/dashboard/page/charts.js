@@ -60,7 +60,8 @@ export function rates(service, name) {
   const [then, recent] = [one?.breakers[name], of[last]?.breakers[name]];
   if (!then || !recent) return {};
   const seconds = (of[last].at - one.at) / 1000;
-  const count = recent.calls - then.calls;
+  // Permits that came to nothing are no calls: a ledger asks for them to see whether it may begin.
+  const count = recent.successes + recent.failures - then.successes - then.failures;
   return {
     rate: count / seconds,
     failed: count ? Math.min(1, (recent.failures - then.failures) / count) : 0,
@@ -110,7 +111,7 @@ export function showTraffic(services) {
     return h('li', { key: service.name },
       h('h3', {}, service.name, ' ', badge(...condition(service))),
       chart('Requests', last ? `${number(last.rate)}/s` : 'unknown', points, [{ kind: 'line', of: (point) => point.rate }], 1),
-      chart('Failed', last ? `${Math.round(last.failed * 100)} %` : 'unknown', points, [{ kind: 'line bad', of: (point) => point.failed }], 0.1),
+      chart('Answered 5xx', last ? `${Math.round(last.failed * 100)} %` : 'unknown', points, [{ kind: 'line bad', of: (point) => point.failed }], 0.1),
       chart('Half / 99 % within', some ? `${last.p50} / ${last.p99} ms` : last ? 'no requests' : 'unknown', points,
         [{ kind: 'line faint', of: (point) => point.p99 }, { kind: 'line', of: (point) => point.p50 }], 10),
       bulkheads.map((one) => h('p', { class: 'quiet', key: one.name },

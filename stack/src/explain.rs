@@ -54,7 +54,7 @@ fn story(answer: &Value) -> String {
             for (field, word) in [("on", "for"), ("until", "until")] {
                 match text(one, field) {
                     "" => {}
-                    value => line += &format!(", {word} {value}"),
+                    value => drop(write!(line, ", {word} {value}")),
                 }
             }
             let _ = writeln!(out, "{}{}", line.trim_end(), why(one));

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use resilience::saga::Saga as _;
 use service::Result;
 use service::input::Ids;
 use service::manage::Trusted;
@@ -10,6 +11,7 @@ use service::tombstone;
 
 use crate::App;
 use crate::models::OrderRow;
+use crate::sagas::place::Place;
 
 /// What became of an order: its sagas, what of them is made later, and its row. By management token, or
 /// where there is none, from this machine only.
@@ -22,8 +24,9 @@ pub(super) async fn order(
     Ids([order]): Ids<1>,
 ) -> Result<Json<Story>> {
     let mut story = Story::new(order_api::NAME);
-    for (saga, calls) in app.sagas.of_key(order.to_string()).await? {
-        story.saga(&saga, &calls, whom);
+    let sagas = app.sagas.of_key(order.to_string()).await?;
+    for (saga, calls) in &sagas {
+        story.saga(saga, calls, whom);
     }
     let rows =
         app.db.run(move |conn| Ok((OrderRow::find(conn, order)?, tombstone::since(conn, order)?)));
@@ -38,7 +41,10 @@ pub(super) async fn order(
     }
     if let Some(row) = row {
         let text = if row.is_canceled() { "refunded" } else { "paid" };
-        story.row(row.placed_at(), "order", "PAID", "the order is there");
+        if !sagas.iter().any(|(saga, _)| saga.kind == Place::KIND) {
+            // Its journal is over and forgotten.
+            story.row(row.placed_at(), "order", "PAID", "the order is placed");
+        }
         story.fact("order", row.status(), format!("the order is {text}"));
     } else {
         story.fact("order", "none", "there is no such order");

@@ -162,7 +162,7 @@ impl Story {
         // Its answer is known by what it left: the state goes on to what became of its undo.
         let (answer, said) = match (&step.ended_at, &step.output, step.state.as_str()) {
             (None, None, _) => (None, ""),
-            (_, _, "refused") => (Some("refused"), "says no: nothing was done"),
+            (_, _, "refused") => (Some("refused"), "did nothing: it refused, or was not reached"),
             (_, Some(_), _) => (Some("done"), "says yes"),
             _ => (Some("unknown"), "may have done it: the answer was lost"),
         };

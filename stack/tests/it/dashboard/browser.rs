@@ -1,4 +1,4 @@
-//! A Chromium without a window, and one page in it: asked over DevTools' own protocol, on a pipe.
+//! A Chromium without a window, and one page in it: asked over its own protocol for developers, on a pipe.
 
 use std::fs;
 use std::path::Path;
@@ -195,7 +195,7 @@ impl Browser {
     }
 
     /// What no test goes without: no script failed, and nothing was forbidden by the page's own policy.
-    pub(crate) async fn is_content(mut self) {
+    pub(crate) async fn ends_well(mut self) {
         let line = self.line.lock().await;
         assert!(line.complaints.is_empty(), "{:#?}", line.complaints);
         drop(line);

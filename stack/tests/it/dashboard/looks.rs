@@ -138,7 +138,7 @@ async fn nothing_of_the_page_is_cut_or_overlaps_and_all_of_it_is_come_to_by_keyb
         is_straight(&browser, look).await;
     }
     is_come_to(&browser).await;
-    browser.is_content().await;
+    browser.ends_well().await;
 }
 
 /// Where pictures go, and whence axe-core is taken.
@@ -175,5 +175,5 @@ async fn the_page_has_no_serious_finding_of_axe_and_is_pictured() {
             assert!(!one.starts_with("serious") && !one.starts_with("critical"), "{look:?}: {one}");
         }
     }
-    browser.is_content().await;
+    browser.ends_well().await;
 }

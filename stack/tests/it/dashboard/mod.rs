@@ -75,7 +75,7 @@ async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
         said.as_str().unwrap().contains("Nothing is wrong").then_some(())
     })
     .await;
-    browser.is_content().await;
+    browser.ends_well().await;
 }
 
 #[tokio::test]
@@ -128,7 +128,7 @@ async fn a_parked_call_is_shown_with_its_reason_and_retried_or_discarded_from_th
         "SELECT count(*) FROM deferred WHERE id = '{lost_claim}' AND discarded_at IS NOT NULL"
     );
     assert_eq!(world.number(Part::Store, &gone), 1);
-    browser.is_content().await;
+    browser.ends_well().await;
 }
 
 /// What Order gave up goes by Store: the browser is let in there alone.
@@ -159,7 +159,7 @@ async fn what_another_service_has_parked_is_retried_through_store() {
         (world.number(Part::Order, &parked) == 1).then_some(())
     })
     .await;
-    browser.is_content().await;
+    browser.ends_well().await;
 }
 
 /// Shows a token, as an operator does.
@@ -205,7 +205,7 @@ async fn the_page_of_a_locked_store_says_nothing_until_it_is_shown_a_token_of_op
     assert_eq!(client.post(path).send().await.status, 401);
     let order = world.client(Part::Order);
     assert_eq!(order.get("/manage/dashboard").send().await.status, 401);
-    browser.is_content().await;
+    browser.ends_well().await;
 }
 
 #[tokio::test]
@@ -231,7 +231,7 @@ async fn the_page_is_told_to_take_nothing_from_elsewhere_and_is_told_texts_as_te
     browser.says(SOON, "<img src=x onerror=").await;
     assert_eq!(browser.eval("window.hit ?? 0").await, 0);
     assert_eq!(browser.eval("document.querySelectorAll('#all img, #all script').length").await, 0);
-    browser.is_content().await;
+    browser.ends_well().await;
 }
 
 #[tokio::test]
@@ -256,8 +256,7 @@ async fn the_page_survives_the_loss_and_the_return_of_every_service_of_postgres_
         world.kill(part).await;
         let name = part.name();
         browser.says(SOON, &format!("{name} is away")).await;
-        let told = browser.eval("document.getElementById('trouble').innerText").await;
-        assert!(told.as_str().unwrap().contains("connection refused"), "{told}");
+        browser.says(SOON, "connection refused").await;
         // The page goes on with the others.
         let live = "document.getElementById('connection').innerText.startsWith('Live')";
         assert_eq!(browser.eval(live).await, true);
@@ -297,7 +296,7 @@ async fn the_page_survives_the_loss_and_the_return_of_every_service_of_postgres_
     browser.says(SOON, "it says nothing").await;
     world.thaw(Part::Store);
     well().await;
-    browser.is_content().await;
+    browser.ends_well().await;
 }
 
 #[tokio::test]
@@ -320,8 +319,8 @@ async fn nobody_is_asked_while_nobody_looks_and_once_however_many_do() {
     assert!(!breakers.to_string().contains("/manage"), "{breakers}");
     let metrics = world.client(Part::Store).get("/metrics").send().await.text();
     assert!(!metrics.contains(r#"resilience_call_duration_seconds_count{dependency="warehouse""#));
-    one.is_content().await;
-    other.is_content().await;
+    one.ends_well().await;
+    other.ends_well().await;
     // The last question may be on its way.
     let mut last = asked();
     until(SOON, "nobody is asked any more", async || {
@@ -368,5 +367,5 @@ async fn an_order_is_explained_on_the_page_and_who_gives_no_answer_is_a_gap() {
     assert_eq!(answer.status, 400, "{answer:?}");
     let unknown = uuid::Uuid::new_v4();
     world.explains(unknown, "never seen").await;
-    browser.is_content().await;
+    browser.ends_well().await;
 }

@@ -12,7 +12,7 @@ const KINDS = {
   opened: 'bad', failed: 'bad', parked: 'bad', undo_deferred: 'bad', forced_open: 'bad',
 };
 
-const why = ({ reason }) => (reason ? h('span', { class: 'why' }, ` ${reason}`) : null);
+const why = ({ reason }) => (reason ? h('span', { class: 'why' }, `: ${reason}`) : null);
 
 function story(told) {
   return [

@@ -107,7 +107,7 @@ pub struct Page {
     /// everybody, and says nothing of this service.
     pub open: &'static [&'static str],
     /// All of its routes, below `/manage`, given what this service knows of itself.
-    pub routes: Box<dyn FnOnce(Overview) -> Router + Send>,
+    pub routes: Box<dyn FnOnce(Overview) -> OpenApiRouter + Send>,
 }
 
 /// The part of a shutdown's time, one in so many, that is kept for giving back the deferred calls that
@@ -164,11 +164,11 @@ pub async fn serve(
     if let Some(sagas) = site.sagas {
         manage = manage.merge(manage::sagas::routes(sagas));
     }
-    let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
-    let mut routes = routes.merge(openapi::routes(openapi::complete(document)?));
     if let Some(page) = site.page {
-        routes = routes.merge((page.routes)(overview));
+        manage = manage.merge((page.routes)(overview));
     }
+    let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
+    let routes = routes.merge(openapi::routes(openapi::complete(document)?));
     let app = pipeline::wrap(routes, &shell);
 
     prepare(&config, site.migrations, &db, &lifecycle);

@@ -17,6 +17,7 @@ use service::input::Ids;
 use service::manage::explain::Story;
 use service::manage::{Trusted, rfc3339};
 use service::{Failure, Result};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use super::watch::{PATIENCE, why};
@@ -25,7 +26,7 @@ use crate::config::NAME;
 use crate::models::{ClaimRow, Refund};
 
 /// What became of an order.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Explained {
     order_uid: Uuid,
@@ -34,17 +35,25 @@ pub(super) struct Explained {
     /// What it came to, in a few words.
     outcome: String,
     /// What happened, the oldest first.
+    #[schema(value_type = Vec<Object>)]
     events: Vec<Value>,
     /// What is so now, as each service has it.
+    #[schema(value_type = Vec<Object>)]
     facts: Vec<Value>,
     /// What is still to happen.
+    #[schema(value_type = Vec<Object>)]
     waits: Vec<Value>,
     /// Who gave no answer.
+    #[schema(value_type = Vec<Object>)]
     gaps: Vec<Value>,
 }
 
 /// What became of an order, or of the order of a claim. By management token, or where there is none, from
 /// this machine only.
+#[utoipa::path(get, path = "/manage/explain/{orderUid}", tag = "manage",
+    params(("orderUid" = Uuid, Path, description = "The order, or a claim on it")),
+    responses((status = 200, description = "All that is known, and by whom nothing is told",
+        body = Explained)))]
 pub(super) async fn explain(
     _: Trusted,
     State(dashboard): State<Dashboard>,

@@ -31,6 +31,8 @@ use service::manage::overview::Overview;
 use service::peer::PeerConfig;
 use service::{Db, Failure, Result as Answer};
 use tokio_util::sync::CancellationToken;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
 
 use watch::{Other, Watch};
 
@@ -65,13 +67,11 @@ pub(crate) fn page(base: &Base, app: &App, others: [&PeerConfig; 3]) -> Result<P
     let routes = |own: Overview| {
         let watch = Watch::new(own, others, draining.clone());
         let dashboard = Dashboard { watch, source, draining };
-        page::routes().merge(
-            Router::new()
-                .route("/manage/dashboard/live", get(stream::live))
-                .route("/manage/explain/{orderUid}", get(explain::explain))
-                .route("/manage/dashboard/{service}/{ledger}/{id}/{verb}", post(operate))
-                .with_state(dashboard),
-        )
+        let own = Router::new()
+            .route("/manage/dashboard/live", get(stream::live))
+            .route("/manage/dashboard/{service}/{ledger}/{id}/{verb}", post(operate));
+        let described = OpenApiRouter::new().routes(routes!(explain::explain)).merge(own.into());
+        described.with_state(dashboard).merge(page::routes().into())
     };
     Ok(Page { open: page::PATHS, routes: Box::new(routes) })
 }

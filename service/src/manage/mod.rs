@@ -1,6 +1,6 @@
 //! `/manage/resilience`: what protects this service's calls, and an operator's hand on it;
-//! [`/manage/access`](access): who is let in; [`/manage/deferred`](deferred): the calls that it makes
-//! later; [`/manage/sagas`](sagas): its operations that reach into several systems; and
+//! `/manage/access`: who is let in; `/manage/deferred`: the calls that it makes
+//! later; `/manage/sagas`: its operations that reach into several systems; and
 //! [`/manage/overview`](overview): all of it at a glance.
 //!
 //! Every replica has breakers of its own: what is shown and what is done concerns the one that

@@ -24,7 +24,7 @@ RUN apt-get update \
     && rm -rf /var/lib/apt/lists/* \
     && useradd --system --uid 10001 --no-create-home --shell /usr/sbin/nologin service
 ARG SERVICE
-COPY --from=build /out/${SERVICE} /service
+COPY --from=build /out/${SERVICE:?} /service
 USER 10001:10001
 # In a container, whoever is on its network is outside. Without tokens a service refuses to.
 ENV BIND=0.0.0.0

@@ -51,13 +51,13 @@ soak: prerequisites ## half of what Store can carry for ten minutes: nothing gro
 FEATURES := $(shell sed -n '/^\[features\]/,/^\[/s/^\([a-z]*\) = .*/\1/p' resilience/Cargo.toml)
 
 # As many cases as run for some ten minutes on two cores.
-FUZZ_PARSERS := 200000
+FUZZ_PARSERS ?= 200000
 
 .PHONY: fuzz
-fuzz: prerequisites ## schemathesis against each service's OpenAPI document, and made-up bytes against every parser: FUZZ_SECONDS for each service, FUZZ_SEED to repeat
+fuzz: prerequisites ## schemathesis against each service's OpenAPI document, and made-up bytes against every parser: FUZZ_SECONDS for each service, FUZZ_PARSERS cases for each parser, FUZZ_SEED to repeat
 	@command -v python3 >/dev/null || { echo "python3 is missing (Debian: python3 python3-venv)" >&2; exit 1; }
 	scripts/fuzz
-	PROPTEST_CASES=$(FUZZ_PARSERS) $(CARGO) test -p service -p resilience --all-features --lib any_
+	PROPTEST_CASES=$(FUZZ_PARSERS) $(CARGO) test -p service -p resilience --all-features --lib -- any_ bytes
 
 .PHONY: features
 features: ## the library with each of its features alone, without warnings

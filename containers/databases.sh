@@ -4,9 +4,10 @@
 set -euo pipefail
 
 for service in store order warehouse warranty; do
-    password=${service^^}_PASSWORD
+    # Not on a command line, where every process of the container would see it.
     psql --quiet --set=ON_ERROR_STOP=1 --username postgres --set=name="$service" \
-        --set=password="${!password}" <<'SQL'
+        --set=variable="${service^^}_PASSWORD" <<'SQL'
+\getenv password :variable
 CREATE ROLE :"name" LOGIN PASSWORD :'password';
 CREATE DATABASE :"name" OWNER :"name";
 REVOKE CONNECT, TEMPORARY ON DATABASE :"name" FROM PUBLIC;

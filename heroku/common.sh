@@ -20,8 +20,16 @@ record() {
     echo "$HEROKU_PREFIX-deploys"
 }
 
+# Whether there is such an app; that it can't be told ends the script.
 exists() { # app
-    heroku apps:info --app "$1" --json >/dev/null 2>&1
+    local answer
+    if answer=$(heroku apps:info --app "$1" --json 2>&1 >/dev/null); then
+        return 0
+    elif [[ "$answer" == *"find that app"* ]]; then
+        return 1
+    fi
+    say "$1: can't tell whether it is there: $answer"
+    exit 1
 }
 
 # Where an app is reached, without a slash at the end.
@@ -33,16 +41,23 @@ address() { # app
 # restarts the app. Not by `heroku config:set`: that takes values from its command line, where every
 # process of this machine sees them, and prints them.
 configure() { # app
-    local answer changes
-    changes=$(jq -c --slurpfile there <(heroku config --app "$1" --json) \
-        'with_entries(select(.key as $key | .value != $there[0][$key]))')
+    local there changes answer code
+    there=$(heroku config --app "$1" --json </dev/null) || return
+    changes=$(jq -c --slurpfile there <(printf '%s' "$there") \
+        'with_entries(select(.key as $key | .value != $there[0][$key]))') || return
     [ "$changes" != '{}' ] || return 0
-    answer=$(curl --silent --show-error --fail-with-body --max-time 30 --request PATCH \
+    code=0
+    answer=$(curl --silent --max-time 30 --request PATCH --write-out '\n%{http_code}' \
         --header @<(printf 'Authorization: Bearer %s\n' "$HEROKU_API_KEY") \
         --header 'Accept: application/vnd.heroku+json; version=3' \
         --header 'Content-Type: application/json' --data-binary @- \
-        "${HEROKU_API_URL:-https://api.heroku.com}/apps/$1/config-vars" 2>&1 <<<"$changes") && return
-    # Heroku's reason is fit to be shown; a success would show every variable.
-    say "$1: its variables can't be set: $(jq -r '.message?' <<<"$answer" 2>/dev/null || echo "$answer")"
+        "${HEROKU_API_URL:-https://api.heroku.com}/apps/$1/config-vars" <<<"$changes") || code=$?
+    # A success shows every variable, and so does one that is cut off: what was answered is looked at only
+    # where its status says that it is a reason.
+    case "$code ${answer##*$'\n'}" in
+        "0 2"*) return ;;
+        "0 "*) say "$1: its variables can't be set: $(jq -r '.message?' <<<"${answer%$'\n'*}" 2>/dev/null)" ;;
+        *) say "$1: its variables can't be set: curl ended with $code" ;;
+    esac
     return 1
 }

@@ -1,10 +1,14 @@
 //! Ports of the loopback interface.
 
+use std::fs;
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 
+use nix::unistd::Pid;
 use socket2::{Domain, Protocol, Socket, Type};
 use uuid::Uuid;
+
+use crate::process;
 
 /// Below the range that the kernel gives to outgoing connections: a port from here stays free
 /// while its owner is stopped, whatever connects meanwhile.
@@ -18,6 +22,43 @@ pub fn check(port: u16) -> io::Result<()> {
     let socket = Socket::new(Domain::IPV4, Type::STREAM, Some(Protocol::TCP))?;
     socket.set_reuse_address(true)?;
     socket.bind(&SocketAddr::from((Ipv4Addr::LOCALHOST, port)).into())
+}
+
+/// Who listens on this port of 127.0.0.1, or of all addresses: its pid and its program's name. `None` where
+/// nobody does, or it belongs to another user, which only root can see.
+pub fn holder(port: u16) -> Option<(Pid, String)> {
+    let sockets: Vec<String> = ["/proc/net/tcp", "/proc/net/tcp6"]
+        .into_iter()
+        .filter_map(|table| fs::read_to_string(table).ok())
+        .flat_map(|table| {
+            table.lines().filter_map(|line| listening(line, port)).collect::<Vec<_>>()
+        })
+        .map(|inode| format!("socket:[{inode}]"))
+        .collect();
+    if sockets.is_empty() {
+        return None;
+    }
+    let holds = |pid: Pid| {
+        let open = fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
+        let mut links = open.filter_map(|open| fs::read_link(open.path()).ok());
+        links.any(|link| link.to_str().is_some_and(|link| sockets.iter().any(|s| s == link)))
+    };
+    let pid = process::all().find(|pid| holds(*pid))?;
+    let name = fs::read_to_string(format!("/proc/{pid}/comm")).unwrap_or_default();
+    Some((pid, name.trim().to_owned()))
+}
+
+/// The inode of a line of `/proc/net/tcp`, of a socket that listens there.
+fn listening(line: &str, port: u16) -> Option<String> {
+    let fields: Vec<&str> = line.split_ascii_whitespace().collect();
+    let (address, found) = fields.get(1)?.rsplit_once(':')?;
+    let ours = ["0100007F", "00000000"].contains(&address)
+        // All addresses, or 127.0.0.1, in their form of IPv6.
+        || address.chars().all(|digit| digit == '0')
+        || address == "0000000000000000FFFF00000100007F";
+    let listens = *fields.get(3)? == "0A";
+    (ours && listens && u16::from_str_radix(found, 16) == Ok(port))
+        .then(|| fields.get(9).map(|inode| (*inode).to_owned()))?
 }
 
 /// As many different free ports as asked for.
@@ -84,8 +125,13 @@ mod tests {
     }
 
     #[test]
-    fn taken_port_is_an_error() {
-        let held = TcpListener::bind("127.0.0.1:0").unwrap();
-        assert!(check(held.local_addr().unwrap().port()).is_err());
+    fn taken_port_is_an_error_and_its_holder_is_known() {
+        for address in ["127.0.0.1:0", "0.0.0.0:0", "[::]:0"] {
+            let held = TcpListener::bind(address).unwrap();
+            let port = held.local_addr().unwrap().port();
+            assert!(check(port).is_err());
+            assert_eq!(holder(port).map(|(pid, _)| pid), Some(Pid::this()), "{address}");
+        }
+        assert_eq!(holder(free(1).unwrap()[0]), None);
     }
 }

@@ -34,13 +34,13 @@ pub fn in_folder(program: &str, folder: &Path) -> Vec<Pid> {
         };
         link("cwd").is_some_and(|cwd| cwd == folder) && link("exe").is_some_and(is_program)
     };
-    fs::read_dir("/proc")
-        .into_iter()
-        .flatten()
-        .flatten()
-        .filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
-        .filter(runs)
-        .collect()
+    all().filter(runs).collect()
+}
+
+/// Every process.
+pub(crate) fn all() -> impl Iterator<Item = Pid> {
+    let entries = fs::read_dir("/proc").into_iter().flatten().flatten();
+    entries.filter_map(|entry| entry.file_name().to_str()?.parse().ok().map(Pid::from_raw))
 }
 
 /// Sends the signal to each that still lives.

@@ -19,6 +19,7 @@ use resilience::saga::{Sagas, Settings};
 use service::Db;
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
+use service::doctor::own::Needs;
 use service::migrate::Schema;
 use tokio::net::TcpListener;
 use warehouse_api::WarehouseClient;
@@ -76,7 +77,11 @@ pub fn cli(args: &[String]) -> ExitCode {
     let program = Program {
         name: order_api::NAME,
         read: Config::read,
-        base: |config| &config.base,
+        needs: |config| Needs {
+            base: &config.base,
+            peers: vec![&config.warehouse, &config.warranty],
+            deferred: Some(&config.deferred),
+        },
         migrations: &MIGRATIONS,
         // There is nothing to begin with: orders come from purchases.
         seed: |_| Ok(0),

@@ -11,7 +11,9 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use utoipa_axum::router::OpenApiRouter;
 
-use crate::config::{BaseConfig, Reader};
+use crate::config::{BaseConfig, ConfigError, Reader};
+use crate::doctor::own::Needs;
+use crate::doctor::{self, Finding};
 use crate::migrate::{self, Schema};
 use crate::{openapi, probe, telemetry};
 
@@ -27,8 +29,8 @@ pub struct Program<C> {
     pub name: &'static str,
     /// Reads its configuration.
     pub read: fn(&mut Reader) -> Option<C>,
-    /// What all services need of that.
-    pub base: fn(&C) -> &BaseConfig,
+    /// What it takes to start.
+    pub needs: fn(&C) -> Needs<'_>,
     /// Its schema.
     pub migrations: &'static Schema,
     /// Writes the demonstration data, where it isn't there yet.
@@ -55,13 +57,15 @@ const USAGE: &str = "\
   revert    take the schema back, data included
   seed      write the demonstration data, where it is missing
   health    succeed if the service on PORT is ready: for a container's health check
+  doctor    say what is wrong, a line each: with its variables, its database, its RabbitMQ, and the others
   openapi   print the OpenAPI document
 The configuration is read from environment variables, over the TOML file named by CONFIG_PATH.";
 
 /// Carries out one command; `args` are those behind the program's name.
 pub fn main<C>(program: &Program<C>, args: &[String]) -> ExitCode {
     let command = args.first().map_or("serve", String::as_str);
-    let known = ["serve", "migrate", "revert", "seed", "health", "openapi"].contains(&command);
+    let known = ["serve", "migrate", "revert", "seed", "health", "doctor", "openapi"];
+    let known = known.contains(&command);
     if !known || args.len() > 1 {
         let asked_for_help = matches!(command, "help" | "--help" | "-h");
         let text = format!("usage: {} [command]\n{USAGE}", program.name);
@@ -73,7 +77,7 @@ pub fn main<C>(program: &Program<C>, args: &[String]) -> ExitCode {
         return ExitCode::from(2);
     }
     match run(program, command) {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(code) => code,
         Err(error) => {
             eprintln!("{}: {error:#}", program.name);
             ExitCode::FAILURE
@@ -81,20 +85,26 @@ pub fn main<C>(program: &Program<C>, args: &[String]) -> ExitCode {
     }
 }
 
-fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<()> {
+fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<ExitCode> {
     if command == "openapi" {
         println!("{:#}", (program.describe)()?);
-        return Ok(());
+        return Ok(ExitCode::SUCCESS);
     }
-    let mut reader = Reader::from_env()?;
-    let config = (program.read)(&mut reader);
-    let config = reader.finish(config)?;
-    let url = (program.base)(&config).database_url.clone();
+    let config = Reader::from_env().and_then(|mut reader| {
+        let config = (program.read)(&mut reader);
+        reader.finish(config)
+    });
+    if command == "doctor" {
+        return diagnose(program, config);
+    }
+    let config = config?;
+    let base: &BaseConfig = (program.needs)(&config).base;
+    let url = base.database_url.clone();
     telemetry::init();
     match command {
         "migrate" => migrate::up(url.as_str(), program.migrations),
         "revert" => migrate::down(url.as_str(), program.migrations),
-        "health" => health((program.base)(&config).address),
+        "health" => health(base.address),
         "seed" => {
             let rows = (program.seed)(&mut PgConnection::establish(url.as_str())?)?;
             tracing::info!(service = program.name, rows, "seeded");
@@ -102,6 +112,29 @@ fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<()> {
         }
         _ => serve(program, config),
     }
+    .map(|()| ExitCode::SUCCESS)
+}
+
+/// Says what is wrong. Standard output has nothing else.
+fn diagnose<C>(program: &Program<C>, config: Result<C, ConfigError>) -> anyhow::Result<ExitCode> {
+    let findings = match config {
+        Ok(config) => {
+            let runtime = tokio::runtime::Builder::new_multi_thread()
+                .worker_threads(2)
+                .enable_all()
+                .build()?;
+            let needs = (program.needs)(&config);
+            let findings = runtime.block_on(doctor::own::look(&needs, program.migrations));
+            // What hangs is not waited for.
+            runtime.shutdown_background();
+            findings
+        }
+        Err(error) => {
+            let problems = error.problems().iter();
+            problems.map(|problem| Finding::error(program.name, problem)).collect()
+        }
+    };
+    Ok(doctor::report(&findings))
 }
 
 /// Asks the service that listens there, on this machine.
@@ -115,7 +148,7 @@ fn health(address: SocketAddr) -> anyhow::Result<()> {
 }
 
 fn serve<C>(program: &Program<C>, config: C) -> anyhow::Result<()> {
-    let base = (program.base)(&config);
+    let base = (program.needs)(&config).base;
     let address = base.address;
     // Two workers serve thousands of requests a second; more would cost memory in small containers.
     let runtime = tokio::runtime::Builder::new_multi_thread()

@@ -11,7 +11,8 @@
 //! warranty_url = "http://127.0.0.1:8180"
 //! ```
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsString;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
@@ -34,10 +35,19 @@ impl fmt::Display for ConfigError {
 
 impl std::error::Error for ConfigError {}
 
+impl ConfigError {
+    /// Each thing that was wrong.
+    pub fn problems(&self) -> &[String] {
+        &self.0
+    }
+}
+
 /// Reads settings one by one and collects what is wrong.
 #[derive(Debug, Default)]
 pub struct Reader {
     variables: BTreeMap<String, String>,
+    /// Variables whose values are no text.
+    unreadable: BTreeSet<String>,
     file: toml::Table,
     file_name: String,
     problems: Vec<String>,
@@ -49,9 +59,26 @@ impl Reader {
     /// # Errors
     /// When the file can't be read or isn't TOML.
     pub fn from_env() -> Result<Self, ConfigError> {
-        Self::from_variables(std::env::vars_os().filter_map(|(name, value)| {
-            Some((name.into_string().ok()?, value.into_string().ok()?))
-        }))
+        Self::from_os(std::env::vars_os())
+    }
+
+    /// One that can't be read is a mistake where it is asked for: taken for missing, a token would leave
+    /// the door open.
+    fn from_os(
+        variables: impl IntoIterator<Item = (OsString, OsString)>,
+    ) -> Result<Self, ConfigError> {
+        let mut unreadable = BTreeSet::new();
+        let readable = variables.into_iter().filter_map(|(name, value)| {
+            let name = name.into_string().ok()?;
+            if let Ok(value) = value.into_string() {
+                return Some((name, value));
+            }
+            unreadable.insert(name);
+            None
+        });
+        let mut reader = Self::from_variables(readable.collect::<Vec<_>>())?;
+        reader.unreadable = unreadable;
+        Ok(reader)
     }
 
     /// Over the variables given, `CONFIG_PATH` among them: for tests, and for the launcher.
@@ -82,7 +109,7 @@ impl Reader {
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
         let (text, origin) = self.text(name)?;
-        let parsed = parse(&text);
+        let parsed = text.as_deref().and_then(parse);
         if parsed.is_none() {
             // The value may be a secret (a database's address holds a password): it stays out.
             self.problems.push(format!("{name}{origin} should be {looks_like}"));
@@ -108,7 +135,7 @@ impl Reader {
         looks_like: &str,
         parse: impl FnOnce(&str) -> Option<T>,
     ) -> Option<T> {
-        if self.text(name).is_none() {
+        if !self.is_given(name) {
             self.problems.push(format!("{name} is missing: it should be {looks_like}"));
             return None;
         }
@@ -151,6 +178,9 @@ impl Reader {
             let url = Url::parse(t).ok()?;
             let usable = matches!(url.scheme(), "http" | "https")
                 && url.has_host()
+                // It would be shown wherever the address is; what is let in by is SERVICE_TOKENS.
+                && url.username().is_empty()
+                && url.password().is_none()
                 && url.query().is_none()
                 && url.fragment().is_none();
             usable.then_some(url)
@@ -181,18 +211,21 @@ impl Reader {
         }
     }
 
-    /// The text of a setting, and where it is from when that isn't the environment.
-    fn text(&self, name: &str) -> Option<(String, String)> {
+    /// The text of a setting, if it is one, and where it is from when that isn't the environment.
+    fn text(&self, name: &str) -> Option<(Option<String>, String)> {
+        if self.unreadable.contains(name) {
+            return Some((None, String::new()));
+        }
         if let Some(text) = self.variables.get(name).filter(|t| !t.is_empty()) {
-            return Some((text.clone(), String::new()));
+            return Some((Some(text.clone()), String::new()));
         }
         let key = name.to_ascii_lowercase();
         let text = match self.file.get(&key)? {
-            toml::Value::String(text) => text.clone(),
-            toml::Value::Integer(number) => number.to_string(),
-            toml::Value::Boolean(flag) => flag.to_string(),
-            // No setting is anything else: its reader will say what it should look like.
-            other => format!("{other:?}"),
+            toml::Value::String(text) => Some(text.clone()),
+            toml::Value::Integer(number) => Some(number.to_string()),
+            toml::Value::Boolean(flag) => Some(flag.to_string()),
+            // No setting is anything else.
+            _ => None,
         };
         Some((text, format!(" ({key} in {})", self.file_name)))
     }
@@ -289,6 +322,8 @@ impl BaseConfig {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::ffi::OsStringExt as _;
+
     use super::*;
 
     fn reader(variables: &[(&str, &str)]) -> Reader {
@@ -324,12 +359,53 @@ mod tests {
     fn no_secret_is_shown() {
         let token = "geheim-geheim-geheim-geheim-geheim-";
         let config = read(&[
-            ("DATABASE_URL", "postgres://u:geheim@h/d"),
+            ("DATABASE_URL", "postgres://u:geheim@h/d?sslmode=require"),
             ("SERVICE_TOKENS", &format!("{token}1,{token}2")),
             ("MANAGEMENT_TOKENS", &format!("{token}3")),
         ]);
         let shown = format!("{:?}", config.unwrap());
         assert!(shown.contains("Tokens(2)") && !shown.contains("geheim"), "{shown}");
+    }
+
+    #[test]
+    fn what_is_no_text_is_a_mistake_and_never_missing() {
+        let token = OsString::from_vec([b"geheim".repeat(6), vec![0xff]].concat());
+        for name in ["SERVICE_TOKENS", "MANAGEMENT_TOKENS", "PORT", "DATABASE_URL"] {
+            let good = ("DATABASE_URL".into(), "postgres://localhost/d".into());
+            let mut reader = Reader::from_os([good, (name.into(), token.clone())]).unwrap();
+            let config = BaseConfig::read(&mut reader, "thing", 8000, Callers::Services);
+            let error = reader.finish(config).unwrap_err().to_string();
+            assert!(error.contains(&format!("{name} should be")), "{error}");
+            assert!(!error.contains("geheim") && error.lines().count() == 1, "{error}");
+        }
+    }
+
+    #[test]
+    fn a_service_s_address_holds_no_password() {
+        for address in ["http://u:geheim@h", "https://geheim@h/", "http://:geheim@h"] {
+            let mut reader = reader(&[("ORDER_URL", address)]);
+            let url = reader.service_url("ORDER_URL", 1);
+            let error = reader.finish(Some(url)).unwrap_err().to_string();
+            assert!(
+                error.starts_with("ORDER_URL should be") && !error.contains("geheim"),
+                "{error}"
+            );
+        }
+        let mut reader = reader(&[("ORDER_URL", "https://h:1/below")]);
+        let url = reader.service_url("ORDER_URL", 1);
+        assert_eq!(reader.finish(Some(url)).unwrap().as_str(), "https://h:1/below");
+    }
+
+    #[test]
+    fn a_list_in_the_file_is_no_token() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        let list = format!("service_tokens = ['{}']\n", "geheim".repeat(6));
+        std::fs::write(file.path(), list).unwrap();
+        let path = file.path().to_str().unwrap();
+        let database = ("DATABASE_URL", "postgres://localhost/d");
+        let error = read(&[("CONFIG_PATH", path), database]).unwrap_err().to_string();
+        assert!(error.starts_with("SERVICE_TOKENS (service_tokens in "), "{error}");
+        assert!(!error.contains("geheim") && error.lines().count() == 1, "{error}");
     }
 
     #[test]

@@ -30,8 +30,10 @@ pub struct DatabaseUrl {
 impl DatabaseUrl {
     /// Reads `DATABASE_URL`, `DATABASE_CA` and `DATABASE_SSLMODE`; `name` is the service's.
     pub(crate) fn read(reader: &mut Reader, name: &str) -> Option<Self> {
-        let looks_like =
-            format!("an address such as postgres://user:password@127.0.0.1:5432/{name}");
+        let looks_like = format!(
+            "an address such as postgres://user:password@127.0.0.1:5432/{name}, each other sign than \
+             letters, digits and -._~ in the password as %XX"
+        );
         let authority = reader.optional("DATABASE_CA", LOOKS_LIKE_PEM, |text| {
             let whole = ["-----BEGIN CERTIFICATE-----", "-----END CERTIFICATE-----"];
             whole.iter().all(|line| text.contains(line)).then(|| text.to_owned())
@@ -42,8 +44,11 @@ impl DatabaseUrl {
             "verify-full, or verify-ca where the certificate has another name than the host",
             |text| VERIFIED.contains(&text).then(|| text.to_owned()),
         );
+        if authority.is_none() && reader.is_given("DATABASE_SSLMODE") {
+            reader.problem("DATABASE_SSLMODE is how DATABASE_CA is used, which isn't set");
+        }
         let (text, url) = reader.required("DATABASE_URL", &looks_like, |text| {
-            let url = Url::parse(text).ok()?;
+            let url = Url::parse(text).ok().filter(|_| is_plain(text))?;
             matches!(url.scheme(), "postgres" | "postgresql").then(|| (text.to_owned(), url))
         })?;
         let says_mode = parameter(&url, "sslmode").is_some();
@@ -96,22 +101,39 @@ impl fmt::Debug for DatabaseUrl {
     }
 }
 
+/// Whether libpq reads it as [`Url`] does. Where it can't make sense of an address, it says so with what it
+/// takes for a part of it, which is the password more often than not.
+fn is_plain(text: &str) -> bool {
+    let encoded = text.split('%').skip(1).all(|behind| {
+        behind.get(..2).is_some_and(|hex| hex != "00" && hex.bytes().all(|b| b.is_ascii_hexdigit()))
+    });
+    let (_, rest) = text.split_once("://").unwrap_or_default();
+    let (authority, rest) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+    encoded
+        && !text.contains(|c: char| c.is_whitespace() || c.is_control())
+        && authority.matches('@').count() <= 1
+        && !rest.contains(['@', '#'])
+}
+
 fn parameter(url: &Url, name: &str) -> Option<String> {
     // libpq, too, takes the last one.
     url.query_pairs().filter(|(found, _)| found == name).last().map(|(_, value)| value.into_owned())
 }
 
-/// This machine, by its loopback interface or by a socket in a folder.
+/// This machine, by its loopback interface or by a socket in a folder. Of several, each.
 fn is_local(url: &Url) -> bool {
     let host = match (parameter(url, "hostaddr").or(parameter(url, "host")), url.host_str()) {
         (Some(host), _) => host,
         (None, Some(host)) => host.trim_matches(['[', ']']).replace("%2F", "/").replace("%2f", "/"),
         (None, None) => return true,
     };
-    host.is_empty()
-        || host == "localhost"
-        || host.starts_with('/')
-        || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    // libpq tries each of several.
+    host.split(',').all(|host| {
+        host.is_empty()
+            || host == "localhost"
+            || host.starts_with('/')
+            || host.parse().is_ok_and(|address: IpAddr| address.is_loopback())
+    })
 }
 
 #[cfg(test)]
@@ -142,6 +164,8 @@ mod tests {
             "postgres://u:geheim@db.example/d",
             "postgres://u:geheim@10.0.0.7/d",
             "postgres://localhost/d?host=db.example",
+            "postgres:///d?host=/run/postgresql,db.example",
+            "postgres://localhost,db.example/d",
         ] {
             let error = read(&[("DATABASE_URL", remote)]).unwrap_err();
             assert!(error.contains("DATABASE_CA") && !error.contains("geheim"), "{error}");
@@ -176,6 +200,7 @@ mod tests {
             (format!("{remote}?sslrootcert=/x"), PEM, "", "sslrootcert"),
             (remote.to_owned(), PEM, "require", "DATABASE_SSLMODE"),
             (remote.to_owned(), "/etc/ca.pem", "", "DATABASE_CA"),
+            (format!("{remote}?sslmode=disable"), "", "verify-full", "DATABASE_SSLMODE"),
         ] {
             let error = read(&[
                 ("DATABASE_URL", url.as_str()),
@@ -185,6 +210,26 @@ mod tests {
             let error = error.unwrap_err();
             assert!(error.contains(named) && !error.contains("geheim"), "{error}");
         }
+    }
+
+    #[test]
+    fn an_address_that_libpq_would_read_otherwise_is_refused_without_its_password() {
+        for address in [
+            "postgres://u:geh%zzeim@127.0.0.1/d",
+            "postgres://u:geheim%@127.0.0.1/d",
+            "postgres://u:geheim%00@127.0.0.1/d",
+            "postgres://u:p@geheim@127.0.0.1/d",
+            "postgres://u:1?geheim@127.0.0.1/d",
+            "postgres://u:1/geheim@127.0.0.1/d",
+            "postgres://u:1#geheim@127.0.0.1/d",
+            "postgres://u:geheim@127.0.0.1/d\n",
+            "host=127.0.0.1 password=geheim dbname=d",
+        ] {
+            let error = read(&[("DATABASE_URL", address)]).unwrap_err();
+            assert!(error.contains("%XX") && !error.contains("geheim"), "{error}");
+        }
+        let encoded = "postgres://u:p%40%3f%2F%25@127.0.0.1/d?application_name=a%40b";
+        assert_eq!(read(&[("DATABASE_URL", encoded)]).unwrap().as_str(), encoded);
     }
 
     #[test]

@@ -5,6 +5,7 @@
 //! within the time allowed is a 503, never a queue that grows.
 
 mod background;
+mod ping;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -20,6 +21,7 @@ use tracing::Span;
 use crate::config::BaseConfig;
 use crate::database_url::DatabaseUrl;
 use crate::failure::{Failure, code};
+use ping::Probe;
 
 /// See [`Db::lease`].
 const SHORTEST_LEASE: Duration = Duration::from_secs(4);
@@ -37,8 +39,7 @@ struct Inner {
     places: Arc<Semaphore>,
     /// Those of the places that work in the background may have: requests always find the others.
     background: Arc<Semaphore>,
-    /// Kept apart for probes: that everybody is busy does not mean that the database is away.
-    probe: Arc<Semaphore>,
+    probe: Probe,
     timeout: Duration,
     lease: Duration,
     shared: Arc<Shared>,
@@ -79,7 +80,7 @@ impl Db {
             pool,
             places: Arc::new(Semaphore::new(config.pool_size as usize)),
             background: Arc::new(Semaphore::new(config.pool_size.div_ceil(2) as usize)),
-            probe: Arc::new(Semaphore::new(1)),
+            probe: Probe::default(),
             timeout: config.database_timeout,
             lease: SHORTEST_LEASE.max(config.budget * 2),
             shared,
@@ -115,12 +116,6 @@ impl Db {
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
         self.run(|conn| conn.transaction(work))
-    }
-
-    /// Whether the database answers within `limit`.
-    pub async fn ping(&self, limit: Duration) -> bool {
-        let probe = self.run_within(&self.0.probe, limit, |c| Ok(c.batch_execute("SELECT 1")?));
-        probe.await.is_ok()
     }
 
     /// How long whoever works under a lease that is kept in this database may stay silent until

@@ -47,6 +47,11 @@ impl fmt::Debug for DeferredConfig {
 }
 
 impl DeferredConfig {
+    /// Where RabbitMQ is, if there is to be one. It holds a password.
+    pub(crate) fn amqp_url(&self) -> Option<&str> {
+        self.amqp_url.as_deref()
+    }
+
     /// Reads the variables of the table above.
     pub fn read(reader: &mut Reader) -> Self {
         let looks_like = "an address such as amqp://user:password@127.0.0.1:5672/vhost";

@@ -16,7 +16,7 @@ use tokio::runtime::{Builder, Runtime};
 use tower::ServiceExt as _;
 use url::form_urlencoded::byte_serialize;
 
-use crate::access::Access;
+use crate::access::{Access, Callers};
 use crate::answer::Answer;
 use crate::chance::cases;
 use crate::failure::Result;
@@ -72,7 +72,7 @@ fn service() -> Router {
         name: "hostile",
         lifecycle: Lifecycle::new(),
         budget: Duration::from_mins(1),
-        access: Access::open("hostile"),
+        access: Access::open("hostile", Callers::Services),
         body_time: Duration::from_mins(1),
         traffic: Traffic::default(),
     };

@@ -5,7 +5,7 @@ use std::sync::{Arc, OnceLock};
 use axum::body::{Body, to_bytes};
 use axum::extract::{FromRequest, FromRequestParts, RawPathParams, Request};
 use http::request::Parts;
-use http::{HeaderName, StatusCode};
+use http::{HeaderMap, HeaderName, StatusCode};
 use regex::Regex;
 use serde_json::{Map, Value};
 use url::form_urlencoded;
@@ -265,7 +265,7 @@ pub(crate) fn check_kind(parts: &Parts) -> Result<BodyKind, Failure> {
 }
 
 /// Marks a `DELETE` as the undo of a call whose outcome is unknown.
-pub const COMPENSATE: HeaderName = HeaderName::from_static("x-compensate");
+const COMPENSATE: HeaderName = HeaderName::from_static("x-compensate");
 
 /// Whether a `DELETE` carries `X-Compensate: true`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -275,7 +275,13 @@ impl<S: Send + Sync> FromRequestParts<S> for Compensate {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Failure> {
-        let sent: Vec<_> = parts.headers.get_all(COMPENSATE).iter().collect();
+        Self::of(&parts.headers)
+    }
+}
+
+impl Compensate {
+    pub(crate) fn of(headers: &HeaderMap) -> Result<Self, Failure> {
+        let sent: Vec<_> = headers.get_all(COMPENSATE).iter().collect();
         match sent[..] {
             [] => Ok(Self(false)),
             [value] if value.as_bytes().eq_ignore_ascii_case(b"true") => Ok(Self(true)),

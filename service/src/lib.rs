@@ -11,7 +11,7 @@
 //! | [`access`] | who is let in: tokens of services and operators |
 //! | [`identity`] | who a user is, where that is asked for |
 //! | [`config`] | variables over a file over defaults, with errors that name the variable |
-//! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `health`, `openapi`: the commands of a service's binary |
+//! | [`cli`] | `serve`, `migrate`, `revert`, `seed`, `health`, `doctor`, `openapi`: the commands of a service's binary |
 //! | [`database_url`] | where the database is, and how it proves that it is that one |
 //! | [`boot`] | from configuration to a served router, and back out on SIGTERM |
 //! | [`db`] | all blocking database work goes through [`db::Db::run`] |
@@ -25,7 +25,9 @@
 //! | [`pipeline`] | what every request passes: ids, deadline, body limit, detached writes, envelope |
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | `headers` | what an answer tells a browser not to do with it |
-//! | [`health`], [`probe`] | `/manage/health`, and asking for it |
+//! | [`health`] | `/manage/health` |
+//! | [`probe`] | asking a service from outside |
+//! | [`doctor`] | what is wrong, in one line each |
 //! | [`manage`] | `/manage/access`, `/manage/resilience`, `/manage/overview`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
 //! | `traffic` | how many requests, and how long they take, for `/manage/overview` |
 //! | [`server`] | connections: how many, and how long each may keep us waiting |
@@ -41,6 +43,7 @@ pub mod config;
 pub mod database_url;
 pub mod db;
 pub mod deferred;
+pub mod doctor;
 pub mod failure;
 mod headers;
 pub mod health;

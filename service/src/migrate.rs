@@ -1,12 +1,17 @@
 //! Bringing a database's schema up to date, or back.
 
-use crate::db::with_connect_timeout;
+use std::collections::BTreeSet;
+
 use diesel::connection::SimpleConnection;
+use diesel::dsl::sql;
 use diesel::migration::{Migration, MigrationSource, Result as MigrationResult};
 use diesel::pg::Pg;
-use diesel::{Connection, PgConnection};
+use diesel::sql_types::{Bool, Text};
+use diesel::{Connection, PgConnection, QueryableByName, RunQueryDsl, sql_query};
 use diesel_migrations::{EmbeddedMigrations, MigrationHarness, embed_migrations};
 use resilience::{deferred, saga};
+
+use crate::db::with_connect_timeout;
 
 /// What the plumbing keeps in each service's database: idempotency keys and tombstones.
 const PLUMBING: EmbeddedMigrations = embed_migrations!("migrations");
@@ -67,6 +72,42 @@ pub fn up(url: &str, schema: &Schema) -> anyhow::Result<()> {
         }
         Ok(())
     })
+}
+
+/// How a database's schema compares to the one that is wanted.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Difference {
+    /// Migrations that are still to be applied.
+    pub missing: usize,
+    /// Migrations that a newer build has applied.
+    pub unknown: usize,
+}
+
+/// Compares, and changes nothing: neither is the table of migrations made, nor is anybody waited for.
+///
+/// # Errors
+/// When the database refuses.
+pub fn compare(conn: &mut PgConnection, schema: &Schema) -> anyhow::Result<Difference> {
+    let wanted = schema.migrations().map_err(|e| anyhow::anyhow!(e))?;
+    let wanted: BTreeSet<String> =
+        wanted.iter().map(|migration| migration.name().version().to_string()).collect();
+    let is_there = sql::<Bool>("to_regclass('__diesel_schema_migrations') IS NOT NULL");
+    let applied: Vec<String> = if diesel::select(is_there).get_result(conn)? {
+        sql_query("SELECT version FROM __diesel_schema_migrations").load::<Applied>(conn)?
+    } else {
+        Vec::new()
+    }
+    .into_iter()
+    .map(|applied| applied.version)
+    .collect();
+    let known = applied.iter().filter(|version| wanted.contains(*version)).count();
+    Ok(Difference { missing: wanted.len() - known, unknown: applied.len() - known })
+}
+
+#[derive(QueryableByName)]
+struct Applied {
+    #[diesel(sql_type = Text)]
+    version: String,
 }
 
 /// Takes everything back, data included.

@@ -148,13 +148,16 @@ impl Peers {
         client.build(&self.transport)
     }
 
-    /// For all calls to a system that is none of ours: it is shown no token.
+    /// For all calls to a system that is none of ours: it is shown no token, and may be far away.
     ///
     /// # Errors
-    /// As for [`Peers::client`].
-    pub(crate) fn stranger(&self, peer: &PeerConfig) -> Result<Client, RegistryFull> {
-        let shy = Self { authorization: None, ..self.clone() };
-        shy.build(&Key::new(peer.name), peer, peer.timeout, &[])
+    /// As for [`Peers::client`], and when TLS can't be set up.
+    pub(crate) fn stranger(&self, peer: &PeerConfig) -> anyhow::Result<Client> {
+        let config =
+            TransportConfig { connect_timeout: peer.timeout, ..TransportConfig::default() };
+        let transport = Transport::new(config)?;
+        let shy = Self { transport, authorization: None, registry: self.registry.clone() };
+        Ok(shy.build(&Key::new(peer.name), peer, peer.timeout, &[])?)
     }
 
     fn build(
@@ -215,5 +218,19 @@ impl From<CallError> for Failure {
             .with_dependency(error.dependency())
             .with_retry_after(error.retry_after()),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::access::Tokens;
+
+    #[test]
+    fn what_peers_let_this_service_in_by_is_not_shown() {
+        let tokens = Tokens::parse("geheim-geheim-geheim-geheim-geheim").unwrap();
+        let peers = Peers::new(Registry::new(), tokens.authorization()).unwrap();
+        let shown = format!("{peers:?}");
+        assert!(shown.contains("authorization") && !shown.contains("geheim"), "{shown}");
     }
 }

@@ -26,7 +26,7 @@ use tracing::Instrument;
 use crate::access::{self, Access};
 use crate::failure::{Failure, code};
 use crate::headers;
-use crate::input::COMPENSATE;
+use crate::input::Compensate;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
 use crate::server::{Reserved, Turn};
@@ -41,6 +41,12 @@ const SURPLUS_LIMIT: usize = 16 * 1024 * 1024;
 
 /// How long a body may take to arrive that is thrown away.
 const DISCARD_TIME: Duration = Duration::from_secs(1);
+
+/// How long one may still take to arrive once the end has begun.
+const LAST_BODY_TIME: Duration = Duration::from_secs(1);
+
+/// Bytes of a method or of a path that the log has. The longest of a route are shorter.
+const LOGGED: usize = 256;
 
 /// What the pipeline knows of the service that it stands before.
 #[derive(Clone, Debug)]
@@ -134,7 +140,8 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     if !is_plumbing(&path) {
         shell.traffic.count(parts.status, start.elapsed());
     }
-    span.in_scope(|| log(&method, &path, parts.status, start.elapsed(), failure.as_ref()));
+    let (method, path) = (shown(method.as_str()), shown(&path));
+    span.in_scope(|| log(method, path, parts.status, start.elapsed(), failure.as_ref()));
     Response::from_parts(parts, body)
 }
 
@@ -157,8 +164,13 @@ fn known(method: &Method) -> &str {
     }
 }
 
+/// Its beginning, for the log: a client's words may be as long as a head, and thousands in a second.
+fn shown(text: &str) -> &str {
+    &text[..text.floor_char_boundary(LOGGED)]
+}
+
 /// One line per request; probes only when they fail.
-fn log(method: &Method, path: &str, status: StatusCode, took: Duration, failure: Option<&Failure>) {
+fn log(method: &str, path: &str, status: StatusCode, took: Duration, failure: Option<&Failure>) {
     let (status, millis) = (status.as_u16(), took.as_millis());
     let Some(failure) = failure else {
         if is_plumbing(path) {
@@ -210,12 +222,14 @@ async fn gate(
         return Ok(next.run(request).await);
     }
     // An undo is let in to the last: what it takes back would otherwise stay.
-    let undo = request.headers().contains_key(COMPENSATE);
+    let undo = shell.access.has_undos()
+        && request.method() == Method::DELETE
+        && Compensate::of(request.headers()).is_ok_and(|Compensate(undo)| undo);
     if request.extensions().get::<Reserved>().is_some() && !undo {
         return Err(Failure::shed("too many connections at once; try again shortly"));
     }
     if shell.lifecycle.is_draining() && !undo {
-        return Err(Failure::unavailable(code::SHUTTING_DOWN, "this instance is about to end"));
+        return Err(ending());
     }
     let sent: Vec<_> = request.headers().get_all(Deadline::HEADER).iter().collect();
     let asked = match sent[..] {
@@ -236,6 +250,10 @@ async fn gate(
     Ok(next.run(request).await)
 }
 
+fn ending() -> Failure {
+    Failure::unavailable(code::SHUTTING_DOWN, "this instance is about to end")
+}
+
 /// Whether the body, if there is one, says that it is JSON.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum BodyKind {
@@ -250,8 +268,18 @@ async fn body(
     next: Next,
 ) -> Result<Response, Failure> {
     let (mut parts, body) = request.into_parts();
-    let bytes = tokio::time::timeout(shell.body_time, whole(body)).await;
-    let bytes = bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))?;
+    let draining = shell.lifecycle.draining();
+    let end = async {
+        draining.cancelled().await;
+        tokio::time::sleep(LAST_BODY_TIME).await;
+    };
+    let bytes = tokio::select! {
+        biased;
+        bytes = tokio::time::timeout(shell.body_time, whole(body)) => {
+            bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))
+        }
+        () = end => Err(ending()),
+    }?;
     if let Some(turn) = parts.extensions.remove::<Turn>() {
         turn.complete();
     }
@@ -362,6 +390,13 @@ mod tests {
             headers.append(CONTENT_TYPE, HeaderValue::from_static("application/json"));
             assert!(!is_json(&headers), "two types are none");
         }
+    }
+
+    #[test]
+    fn the_log_has_the_beginning_of_a_long_path() {
+        assert_eq!(shown("/a"), "/a");
+        let long = format!("/{}", "\u{e4}".repeat(10_000));
+        assert!(shown(&long).len() <= LOGGED && long.starts_with(shown(&long)));
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
-use crate::{deferred, explain, launcher, sagas};
+use crate::{deferred, doctor, explain, launcher, sagas};
 
 /// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
 /// process of its own.
@@ -70,6 +70,12 @@ enum Command {
     },
     /// Tells what became of an order across the four services, and what is still to happen
     Explain(explain::Command),
+    /// Says what is wrong, a line each, and ends with 1 where something is
+    ///
+    /// Without addresses: with this machine, whether the launcher runs or not. With addresses: with a
+    /// deployed store, or those of its services that are given. Tokens come from files, or else from
+    /// `SERVICE_TOKENS` and `MANAGEMENT_TOKENS`.
+    Doctor(doctor::Options),
     /// Runs one service in this process, by its own command line
     Service {
         name: Service,
@@ -87,6 +93,8 @@ impl Cli {
         let config = match self.command {
             // Before the configuration: that is the launcher's, not the service's.
             Some(Command::Service { name, held, args }) => return Ok(name.run(&args, held)),
+            // What is wrong with the configuration is what it says.
+            Some(Command::Doctor(options)) => return options.run(),
             _ => Config::from_env()?,
         };
         let paths = Paths::new(config.folder.clone());
@@ -110,7 +118,7 @@ impl Cli {
             Some(Command::Deferred { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Sagas { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Explain(command)) => command.run(&paths)?,
-            Some(Command::Service { .. }) => {}
+            Some(Command::Service { .. } | Command::Doctor(_)) => {}
         }
         Ok(ExitCode::SUCCESS)
     }

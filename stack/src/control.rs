@@ -40,6 +40,11 @@ pub(crate) enum Answer {
     Status(Status),
 }
 
+/// Where the running launcher is asked.
+pub(crate) fn socket(paths: &Paths) -> PathBuf {
+    paths.folder().join(SOCKET)
+}
+
 /// Asks the running launcher, and waits for its answer. `None` if none is running.
 pub(crate) fn ask(paths: &Paths, request: &Request) -> Result<Option<Answer>> {
     let Ok(folder) = File::open(paths.folder()) else {
@@ -56,7 +61,7 @@ pub(crate) fn ask(paths: &Paths, request: &Request) -> Result<Option<Answer>> {
             return Ok(None);
         }
         Err(error) => {
-            let path = paths.folder().join(SOCKET);
+            let path = socket(paths);
             return Err(error).with_context(|| format!("could not connect to {}", path.display()));
         }
     };
@@ -80,7 +85,7 @@ pub(crate) struct Control {
 impl Control {
     /// The launcher's lock must be held: a socket that is there is a dead one's.
     pub(crate) fn listen(paths: &Paths) -> Result<Self> {
-        let path = paths.folder().join(SOCKET);
+        let path = socket(paths);
         let failed = || format!("could not listen on {}", path.display());
         let _ = fs::remove_file(&path);
         let folder = File::open(paths.folder()).with_context(failed)?;

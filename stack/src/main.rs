@@ -6,13 +6,14 @@
 //!   needs to know if this one is killed.
 //! - [`tokens`]: what a locked store is opened by.
 //! - [`deferred`], [`sagas`], [`explain`]: what operators do; [`operator`]: what they have in common.
+//! - [`doctor`]: what is wrong, here or with a deployed store.
 
 mod cli;
 mod config;
 mod control;
 mod deferred;
+mod doctor;
 mod explain;
-mod http;
 mod launcher;
 mod logs;
 mod names;

@@ -1,16 +1,22 @@
 //! What the operator's commands have in common: they are `/manage` of the services for a terminal.
 
 use std::fmt::Write as _;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use clap::Args;
 use serde_json::Value;
+use service::probe::Probe;
+use url::Url;
 
 use crate::control::{self, Answer, Request};
 use crate::names::Name;
 use crate::state::Paths;
 use crate::status::PartState;
-use crate::{http, tokens};
+use crate::tokens;
+
+/// A service answers within its own budget, which is shorter.
+const LIMIT: Duration = Duration::from_secs(10);
 
 /// What of a list is shown, and how.
 #[derive(Debug, Args)]
@@ -59,9 +65,9 @@ fn name(text: &str) -> Result<String, String> {
 pub(crate) struct Site {
     pub(crate) name: Name,
     /// While it runs.
-    address: Option<String>,
+    probe: Option<Probe>,
     /// By which it lets an operator in, where it is locked.
-    header: Option<String>,
+    authorization: Option<String>,
 }
 
 impl Site {
@@ -73,13 +79,14 @@ impl Site {
                 paths.folder().display()
             );
         };
-        let header = tokens::header(paths)?;
+        let token = tokens::minted(tokens::Kind::Management, paths)?;
+        let authorization = token.map(|token| format!("Bearer {token}"));
         Ok(names.map(|name| {
             let part = status.parts.iter().find(|part| part.name == name);
             let running = part.filter(|part| part.state == PartState::Running);
             let url = running.and_then(|part| part.url.as_deref());
-            let address = url.map(|url| url.trim_start_matches("http://").to_owned());
-            Self { name, address, header: header.clone() }
+            let probe = url.and_then(|url| Some(Probe::new(Url::parse(url).ok()?).patient(LIMIT)));
+            Self { name, probe, authorization: authorization.clone() }
         }))
     }
 
@@ -91,13 +98,16 @@ impl Site {
 
     fn exchange(&self, method: &str, target: &str) -> Result<(u16, Value)> {
         let name = self.name;
-        let address = self.address.as_deref();
-        let address = address.with_context(|| {
+        let probe = self.probe.as_ref().with_context(|| {
             format!("{name} is not running; start it with: cargo run -- start {name}")
         })?;
-        let (status, body) = http::exchange(address, method, target, self.header.as_deref())?;
-        let answer = serde_json::from_str(&body);
-        Ok((status, answer.with_context(|| format!("{name} answered something else"))?))
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+        let runtime = runtime.context("could not start the runtime")?;
+        let heard = runtime.block_on(probe.ask(method, target, self.authorization.as_deref()));
+        let heard = heard.with_context(|| format!("could not ask {probe}"))?;
+        let answer = serde_json::from_slice(&heard.body);
+        let answer = answer.with_context(|| format!("{name} answered something else"))?;
+        Ok((heard.status.as_u16(), answer))
     }
 }
 

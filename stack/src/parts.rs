@@ -328,7 +328,10 @@ pub(crate) fn check_port(name: Name, wanted: u16) -> Result<()> {
     let variable = name.as_str().to_uppercase();
     port::check(wanted).map_err(|error| {
         let why = match error.kind() {
-            std::io::ErrorKind::AddrInUse => "is taken".to_owned(),
+            std::io::ErrorKind::AddrInUse => match port::holder(wanted) {
+                Some((pid, program)) => format!("is taken by {program} (pid {pid})"),
+                None => "is taken".to_owned(),
+            },
             _ => format!("can't be used ({error})"),
         };
         anyhow::anyhow!("port {wanted} of {name} {why}; {variable}_PORT chooses another (0: any)")

@@ -15,7 +15,9 @@ use nix::unistd::Pid;
 use serde::{Deserialize, Serialize};
 use tokio::time::{Instant, sleep};
 
+use crate::control;
 use crate::names::Name;
+use crate::tokens::Kind;
 
 /// How long a part may take to end before it is killed: services drain for up to 10 s.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(12);
@@ -50,6 +52,13 @@ impl Paths {
     /// Where the port of the last run is kept.
     pub(crate) fn port(&self, name: Name) -> PathBuf {
         self.0.join(format!("{name}.port"))
+    }
+
+    /// What only its owner may read, as far as it is there.
+    pub(crate) fn secrets(&self) -> Vec<PathBuf> {
+        let tokens = [Kind::Service, Kind::Management].map(|kind| kind.file(self));
+        let files = [self.state(), control::socket(self)].into_iter().chain(tokens);
+        files.filter(|file| file.exists()).collect()
     }
 
     fn state(&self) -> PathBuf {
@@ -115,7 +124,7 @@ impl Drop for Lock {
 /// A process of the launcher's, named so that no other is ever taken for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) struct Process {
-    name: Name,
+    pub(crate) name: Name,
     pub(crate) pid: i32,
     start_time: u64,
 }
@@ -190,24 +199,29 @@ impl Registry {
     }
 }
 
-/// Ends what a killed launcher left running, and reports each. The lock must be held.
-pub(crate) async fn clean(paths: &Paths, say: impl Fn(&str)) -> Result<()> {
-    let path = paths.state();
-    let state: State = fs::read(&path)
+/// The launcher's processes that live, whether it does or not.
+pub(crate) fn running(paths: &Paths) -> Vec<Process> {
+    let state: State = fs::read(paths.state())
         .ok()
         .and_then(|text| serde_json::from_slice(&text).ok())
         .unwrap_or_default();
-    if state.boot == boot() {
-        let (databases, others): (Vec<Process>, Vec<Process>) =
-            state.processes.into_iter().partition(|process| process.name == Name::Postgres);
-        let (brokers, services): (Vec<Process>, Vec<Process>) =
-            others.into_iter().partition(|process| process.name == Name::Rabbitmq);
-        // What draining services need comes after them. PostgreSQL's SIGTERM would wait for them,
-        // too.
-        end(services, Signal::SIGTERM, &say).await?;
-        end(brokers, Signal::SIGTERM, &say).await?;
-        end(databases, Signal::SIGINT, &say).await?;
+    if state.boot != boot() {
+        return Vec::new();
     }
+    state.processes.into_iter().filter(Process::lives).collect()
+}
+
+/// Ends what a killed launcher left running, and reports each. The lock must be held.
+pub(crate) async fn clean(paths: &Paths, say: impl Fn(&str)) -> Result<()> {
+    let path = paths.state();
+    let (databases, others): (Vec<Process>, Vec<Process>) =
+        running(paths).into_iter().partition(|process| process.name == Name::Postgres);
+    let (brokers, services): (Vec<Process>, Vec<Process>) =
+        others.into_iter().partition(|process| process.name == Name::Rabbitmq);
+    // What draining services need comes after them. PostgreSQL's SIGTERM would wait for them, too.
+    end(services, Signal::SIGTERM, &say).await?;
+    end(brokers, Signal::SIGTERM, &say).await?;
+    end(databases, Signal::SIGINT, &say).await?;
     match fs::remove_file(&path) {
         Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
             Err(error).with_context(|| format!("could not remove {}", path.display()))

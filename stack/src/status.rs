@@ -73,7 +73,7 @@ impl Status {
         };
         let mut parts: Vec<PartStatus> =
             Service::ALL.into_iter().enumerate().map(service).collect();
-        let broker = config.broker == Broker::Private && Node::is_installed();
+        let broker = config.broker == Broker::Private && Node::check(&paths.node()).is_ok();
         for (name, private) in
             [(Name::Postgres, config.databases.is_none()), (Name::Rabbitmq, broker)]
         {

@@ -6,9 +6,9 @@
 use std::fs::{self, File};
 use std::io::{ErrorKind, Write as _};
 use std::os::unix::fs::OpenOptionsExt as _;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, Result};
+use anyhow::{Context as _, Result, bail};
 use uuid::Uuid;
 
 use crate::state::Paths;
@@ -27,6 +27,14 @@ pub(crate) enum Kind {
 
 impl Kind {
     const ALL: [Self; 2] = [Self::Service, Self::Management];
+
+    /// The variable by which services are told of it.
+    pub(crate) fn variable(self) -> &'static str {
+        match self {
+            Self::Service => VARIABLES[0],
+            Self::Management => VARIABLES[1],
+        }
+    }
 
     /// Its file.
     pub(crate) fn file(self, paths: &Paths) -> PathBuf {
@@ -74,14 +82,25 @@ fn remove(path: &PathBuf) -> Result<()> {
     }
 }
 
-/// The header of a locked store's operator; none where it is open.
-pub(crate) fn header(paths: &Paths) -> Result<Option<String>> {
-    let path = Kind::Management.file(paths);
-    match fs::read_to_string(&path) {
-        Ok(header) => Ok(Some(header.trim_end().to_owned())),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(error).with_context(|| format!("could not read {}", path.display())),
+/// A locked store's token of this kind; none where it is open.
+pub(crate) fn minted(kind: Kind, paths: &Paths) -> Result<Option<String>> {
+    let path = kind.file(paths);
+    match fs::exists(&path) {
+        Ok(false) => Ok(None),
+        _ => read(&path).map(Some),
     }
+}
+
+/// The token in a file: a whole header, or it alone.
+pub(crate) fn read(path: &Path) -> Result<String> {
+    let text = fs::read_to_string(path);
+    let text = text.with_context(|| format!("could not read {}", path.display()))?;
+    let text = text.trim();
+    let token = text.strip_prefix(HEADER).unwrap_or(text);
+    if token.is_empty() || !token.bytes().all(|byte| byte.is_ascii_graphic()) {
+        bail!("{} must hold a token, or `{HEADER}` and a token", path.display());
+    }
+    Ok(token.to_owned())
 }
 
 #[cfg(test)]
@@ -94,7 +113,7 @@ mod tests {
     fn tokens_are_new_each_time_and_their_owner_s_alone() {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path().to_owned());
-        assert_eq!(header(&paths).unwrap(), None);
+        assert_eq!(minted(Kind::Management, &paths).unwrap(), None);
         // Whatever was there, with whatever mode.
         let file = Kind::Management.file(&paths);
         fs::write(&file, "old").unwrap();
@@ -107,8 +126,22 @@ mod tests {
             let mode = fs::metadata(kind.file(&paths)).unwrap().permissions().mode();
             assert_eq!(mode & 0o777, 0o600);
         }
-        assert_eq!(header(&paths).unwrap(), Some(format!("{HEADER}{}", second[1].1)));
+        assert_eq!(minted(Kind::Management, &paths).unwrap(), Some(second[1].1.clone()));
         forget(&paths).unwrap();
         assert_eq!(fs::read_dir(folder.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn file_holds_a_header_or_a_token_and_what_is_neither_is_not_repeated() {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        for (text, expected) in [("abc\n", "abc"), ("Authorization: Bearer abc\n", "abc")] {
+            fs::write(file.path(), text).unwrap();
+            assert_eq!(read(file.path()).unwrap(), expected);
+        }
+        for wrong in ["", "geheim geheim", "Authorization: Basic geheim"] {
+            fs::write(file.path(), wrong).unwrap();
+            let error = read(file.path()).unwrap_err().to_string();
+            assert!(error.contains("must hold a token") && !error.contains("geheim"), "{error}");
+        }
     }
 }

@@ -33,6 +33,7 @@ use resilience::deferred::Deferred;
 use resilience::http::{CallError, ErrorKind};
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
+use service::doctor::own::Needs;
 use service::failure::code;
 use service::migrate::Schema;
 use service::{Db, Failure, Result};
@@ -154,7 +155,11 @@ pub fn cli(args: &[String]) -> ExitCode {
     let program = Program {
         name: config::NAME,
         read: Config::read,
-        base: |config| &config.base,
+        needs: |config| Needs {
+            base: &config.base,
+            peers: vec![&config.order, &config.warehouse, &config.warranty],
+            deferred: Some(&config.deferred),
+        },
         migrations: &MIGRATIONS,
         seed: models::User::seed,
         describe: || cli::describe(routes::table()),

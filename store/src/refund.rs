@@ -10,6 +10,14 @@ use uuid::Uuid;
 use crate::models::Refund;
 use crate::{App, Failure, nothing_done, with_cause};
 
+/// One request to Order that is under way.
+#[derive(Clone, Copy, Debug)]
+struct Attempt {
+    id: Uuid,
+    user: Uuid,
+    order: Uuid,
+}
+
 /// Refunds a user's order. One that is refunded calls nobody.
 ///
 /// # Errors
@@ -21,16 +29,17 @@ pub async fn run(app: &App, caller: &Caller, user: Uuid, uid: Uuid) -> Result<()
     }
     let cx = caller.context();
     caller.check_time()?;
-    let attempt = app.db.run(move |conn| Ok(Refund::begin(conn, user, uid)?)).await?;
+    let id = app.db.run(move |conn| Ok(Refund::begin(conn, user, uid)?)).await?;
+    let attempt = Attempt { id, user, order: uid };
     // Order returns anybody's order: whose it is, is for us to see.
     let order = match app.order.get(&cx, user, uid).await {
         Ok(order) => order,
-        Err(error) => return Err(nothing(app, attempt, uid, error).await),
+        Err(error) => return Err(nothing(app, attempt, error).await),
     };
     if order.status == Status::Paid
         && let Err(error) = app.order.give_back(&cx, uid).await
     {
-        return Err(failed(app, attempt, uid, error).await);
+        return Err(failed(app, attempt, error).await);
     }
     app.known.warranty_is(order.item_uid, warranty_api::Status::RemovedFromWarranty);
     if let Err(error) = app.db.run(move |conn| Ok(Refund::note(conn, user, uid)?)).await {
@@ -40,9 +49,9 @@ pub async fn run(app: &App, caller: &Caller, user: Uuid, uid: Uuid) -> Result<()
     Ok(())
 }
 
-async fn failed(app: &App, attempt: Uuid, order: Uuid, error: CallError) -> Failure {
+async fn failed(app: &App, attempt: Attempt, error: CallError) -> Failure {
     if error.effect() == Effect::None {
-        return nothing(app, attempt, order, error).await;
+        return nothing(app, attempt, error).await;
     }
     let told = match error.kind() {
         ErrorKind::Downstream(_) => error.code(),
@@ -50,7 +59,7 @@ async fn failed(app: &App, attempt: Uuid, order: Uuid, error: CallError) -> Fail
     };
     match told {
         Some(REFUND_PENDING) => with_cause(REFUND_PENDING, error.to_string(), &error),
-        Some(code::ROLLBACK_PENDING) if withdraw(app, attempt, order).await => {
+        Some(code::ROLLBACK_PENDING) if withdraw(app, attempt).await => {
             with_cause(code::ROLLBACK_PENDING, error.to_string(), &error)
         }
         _ => unknown(&error),
@@ -58,8 +67,8 @@ async fn failed(app: &App, attempt: Uuid, order: Uuid, error: CallError) -> Fail
 }
 
 /// This attempt has done nothing. What an earlier one has done, or may do still, nobody knows.
-async fn nothing(app: &App, attempt: Uuid, order: Uuid, error: CallError) -> Failure {
-    if withdraw(app, attempt, order).await || error.is_refused() {
+async fn nothing(app: &App, attempt: Attempt, error: CallError) -> Failure {
+    if withdraw(app, attempt).await || error.is_refused() {
         nothing_done(error)
     } else {
         unknown(&error)
@@ -67,8 +76,9 @@ async fn nothing(app: &App, attempt: Uuid, order: Uuid, error: CallError) -> Fai
 }
 
 /// Whether no other attempt may come. Without the database that isn't known.
-async fn withdraw(app: &App, attempt: Uuid, order: Uuid) -> bool {
-    let others = app.db.run(move |conn| Ok(Refund::withdraw(conn, attempt, order)?)).await;
+async fn withdraw(app: &App, attempt: Attempt) -> bool {
+    let Attempt { id, user, order } = attempt;
+    let others = app.db.run(move |conn| Ok(Refund::withdraw(conn, id, user, order)?)).await;
     matches!(others, Ok(false))
 }
 

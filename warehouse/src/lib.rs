@@ -21,6 +21,7 @@ use diesel_migrations::embed_migrations;
 use service::Db;
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
+use service::doctor::own::Needs;
 use service::migrate::Schema;
 use tokio::net::TcpListener;
 use warranty_api::WarrantyClient;
@@ -65,7 +66,7 @@ pub fn cli(args: &[String]) -> ExitCode {
     let program = Program {
         name: warehouse_api::NAME,
         read: Config::read,
-        base: |config| &config.base,
+        needs: |config| Needs { base: &config.base, peers: vec![&config.warranty], deferred: None },
         migrations: &MIGRATIONS,
         seed: models::Stock::seed,
         describe: || cli::describe(routes::table()),

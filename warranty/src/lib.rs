@@ -21,6 +21,7 @@ use diesel_migrations::embed_migrations;
 use service::Db;
 use service::boot::{self, Base, Site};
 use service::cli::{self, Program};
+use service::doctor::own::Needs;
 use service::migrate::Schema;
 use tokio::net::TcpListener;
 
@@ -62,7 +63,7 @@ pub fn cli(args: &[String]) -> ExitCode {
     let program = Program {
         name: warranty_api::NAME,
         read: Config::read,
-        base: |config| &config.base,
+        needs: |config| Needs { base: &config.base, peers: vec![], deferred: None },
         migrations: &MIGRATIONS,
         // Warranties begin with purchases: there are none to begin with.
         seed: |_| Ok(0),

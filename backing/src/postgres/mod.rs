@@ -68,6 +68,14 @@ pub struct Cluster {
 }
 
 impl Cluster {
+    /// What keeps a cluster from being made in `wanted`, without making it: its programs, and who would
+    /// run it. The folder of the programs, where nothing does.
+    pub fn check(wanted: &Path) -> Result<PathBuf, Error> {
+        let programs = Programs::find(None)?;
+        Account::choose(SOFTWARE, wanted)?;
+        Ok(programs.path(""))
+    }
+
     /// The cluster in `wanted`, made there if there is none. Blocks for about a second the first time.
     ///
     /// As root, the folder is given to an unprivileged user. Where that user can't reach it (below a

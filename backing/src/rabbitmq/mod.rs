@@ -80,9 +80,12 @@ pub struct Node {
 }
 
 impl Node {
-    /// Are RabbitMQ's programs on this machine?
-    pub fn is_installed() -> bool {
-        Programs::find().is_ok()
+    /// What keeps a node from being made in `wanted`, without making it: its programs, and who would
+    /// run it. The folder of the programs, where nothing does.
+    pub fn check(wanted: &Path) -> Result<PathBuf, Error> {
+        let programs = Programs::find()?;
+        Account::choose(SOFTWARE, wanted)?;
+        Ok(programs.path(""))
     }
 
     /// The node in `wanted`, made there if there is none. The error is [`Error::NotInstalled`], and

@@ -92,15 +92,20 @@ impl Access {
 
     /// Everyone is let in.
     #[cfg(test)]
-    pub(crate) fn open(service: &'static str) -> Self {
+    pub(crate) fn open(service: &'static str, callers: Callers) -> Self {
         let config = AccessConfig {
-            callers: Callers::Services,
+            callers,
             service: None,
             management: None,
             identity: None,
             allowed_open: false,
         };
         Self::new(service, config, None, &[])
+    }
+
+    /// Whether what it has done is taken back by those who call it. A user takes nothing back.
+    pub(crate) fn has_undos(&self) -> bool {
+        self.0.config.callers == Callers::Services
     }
 
     fn wanted(&self, path: &str) -> Wanted<'_> {

@@ -66,8 +66,14 @@ impl Tokens {
 
     /// `Authorization` of calls to other services, by the first of them.
     pub(crate) fn authorization(&self) -> Option<HeaderValue> {
-        let first = self.0.first()?;
-        HeaderValue::from_str(&format!("Bearer {}", first.text)).ok()
+        let mut value = HeaderValue::from_str(&format!("Bearer {}", self.first()?)).ok()?;
+        value.set_sensitive(true);
+        Some(value)
+    }
+
+    /// The one to send.
+    pub(crate) fn first(&self) -> Option<&str> {
+        self.0.first().map(|token| token.text.as_str())
     }
 }
 

@@ -42,6 +42,14 @@ impl fmt::Debug for IdentityConfig {
 }
 
 impl IdentityConfig {
+    /// Where the keys are published, if they are.
+    pub(crate) fn published(&self) -> Option<&Url> {
+        match &self.keys {
+            KeySource::Secret(_) => None,
+            KeySource::Jwks(url) => Some(url),
+        }
+    }
+
     /// Reads the variables of the table above.
     pub(crate) fn read(reader: &mut Reader) -> Option<Self> {
         const SECRET: &str = "USER_JWT_SECRET";

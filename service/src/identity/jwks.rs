@@ -168,8 +168,18 @@ async fn fetch(client: &Client, address: &Url) -> Result<Keys, CallError> {
     for (name, value) in address.query_pairs() {
         request = request.query(&name, &value);
     }
-    let published = request.fetch::<Set>(&Context::new()).await?.body;
-    Ok(Keys(published.keys.into_iter().take(MOST_KEYS).filter_map(Key::read).collect()))
+    Ok(request.fetch::<Set>(&Context::new()).await?.body.into())
+}
+
+/// How many of what is published can be used.
+pub(super) fn usable(published: &[u8]) -> usize {
+    serde_json::from_slice::<Set>(published).map_or(0, |set| Keys::from(set).0.len())
+}
+
+impl From<Set> for Keys {
+    fn from(published: Set) -> Self {
+        Self(published.keys.into_iter().take(MOST_KEYS).filter_map(Key::read).collect())
+    }
 }
 
 impl Key {

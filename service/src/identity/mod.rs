@@ -19,7 +19,6 @@ use std::time::Duration;
 
 use jsonwebtoken::errors::ErrorKind;
 use jsonwebtoken::{Algorithm, DecodingKey, Validation, decode, decode_header};
-use resilience::registry::RegistryFull;
 use serde::Deserialize;
 use url::Url;
 use uuid::Uuid;
@@ -43,6 +42,12 @@ const LONGEST: usize = 8 * 1024;
 
 /// How long fetching keys may take.
 const FETCH_TIME: Duration = Duration::from_secs(2);
+
+/// How many of the keys that somebody has published can be used.
+pub(crate) fn usable_keys(published: &[u8]) -> usize {
+    crypto::install();
+    jwks::usable(published)
+}
 
 /// Whom a valid token is about: nobody, where its `sub` is no UUID.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -82,11 +87,11 @@ struct Claims {
 
 impl Identity {
     /// Begins to fetch the keys, where they are published. In a runtime.
-    pub(crate) fn new(config: &IdentityConfig, peers: &Peers) -> Result<Self, RegistryFull> {
+    pub(crate) fn new(config: &IdentityConfig, peers: &Peers) -> anyhow::Result<Self> {
         Self::paced(config, peers, Pace::default())
     }
 
-    fn paced(config: &IdentityConfig, peers: &Peers, pace: Pace) -> Result<Self, RegistryFull> {
+    fn paced(config: &IdentityConfig, peers: &Peers, pace: Pace) -> anyhow::Result<Self> {
         crypto::install();
         let keys = match &config.keys {
             KeySource::Secret(secret) => Keys::Secret(DecodingKey::from_secret(secret.as_bytes())),

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::Json;
 use axum::Router;
@@ -13,6 +13,7 @@ use http::{HeaderMap, HeaderValue, StatusCode};
 use proptest::prelude::*;
 use resilience::registry::Registry;
 use serde_json::{Value, json};
+use tokio::io::AsyncReadExt as _;
 use tokio::sync::watch;
 
 use super::*;
@@ -256,6 +257,19 @@ async fn without_keys_nobody_is_refused_or_let_in_and_503_says_who_is_to_blame()
         identity.verify(Bearer::Presented(&token)).await.ok()
     })
     .await;
+}
+
+/// It is none of our services, and no neighbour: names, TCP and TLS take several ways there and back.
+#[tokio::test]
+async fn keys_may_be_far_away() {
+    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let url = format!("https://localhost:{}/keys", listener.local_addr().unwrap().port());
+    let _identity = identity("USER_JWKS_URL", &url);
+    let (mut asker, _) = listener.accept().await.unwrap();
+    let begun = Instant::now();
+    // It says hello, and waits for the same until it gives up.
+    asker.read_to_end(&mut Vec::new()).await.unwrap();
+    assert!(begun.elapsed() > FETCH_TIME / 2, "{:?}", begun.elapsed());
 }
 
 #[tokio::test]

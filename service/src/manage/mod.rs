@@ -20,7 +20,7 @@ use std::net::SocketAddr;
 use axum::Json;
 use axum::extract::{ConnectInfo, FromRequestParts, Path, State};
 use http::request::Parts;
-use http::{HeaderName, StatusCode, header};
+use http::{HeaderName, HeaderValue, StatusCode, Version, header};
 use resilience::registry::Registry;
 use serde::Serialize;
 use url::{Host, Url};
@@ -163,13 +163,19 @@ impl<S: Send + Sync> FromRequestParts<S> for Name {
     }
 }
 
-/// What a proxy adds to a request that it passes on.
-const PASSED_ON: [HeaderName; 4] = [
-    header::FORWARDED,
-    HeaderName::from_static("x-forwarded-for"),
-    HeaderName::from_static("x-real-ip"),
-    header::VIA,
-];
+/// What a proxy adds to a request that it passes on, besides `X-Forwarded-…`.
+const PASSED_ON: [HeaderName; 3] =
+    [header::FORWARDED, HeaderName::from_static("x-real-ip"), header::VIA];
+
+/// Whether it looks as if a proxy passed it on. nginx adds nothing unless it is told to, and asks in
+/// the words of 1996, which nobody else does.
+fn is_passed_on(parts: &Parts) -> bool {
+    parts.version < Version::HTTP_11
+        || parts
+            .headers
+            .keys()
+            .any(|name| PASSED_ON.contains(name) || name.as_str().starts_with("x-forwarded-"))
+}
 
 /// The request has a management token. Where the service has none, it comes from this machine itself,
 /// through no proxy on it, and not from a page of another site in its browser.
@@ -177,11 +183,16 @@ const PASSED_ON: [HeaderName; 4] = [
 pub struct Trusted;
 
 /// Whether it is no page's, or a page's of this machine. A foreign name can be made to lead here
-/// after its page was loaded: to the browser the two are one site, and only the origin tells.
+/// after its page was loaded: to the browser the two are one site. What tells is the origin, and, as
+/// none is said of what a page reads from its own site, the name that it asks for.
 fn is_own_page(parts: &Parts) -> bool {
-    parts.headers.get_all(header::ORIGIN).iter().all(|origin| {
-        let origin = origin.to_str().ok().and_then(|origin| Url::parse(origin).ok());
-        match origin.as_ref().and_then(Url::host) {
+    let text = |value: &HeaderValue| value.to_str().ok().map(str::to_owned);
+    let origins = parts.headers.get_all(header::ORIGIN).iter().map(text);
+    let hosts = parts.headers.get_all(header::HOST).iter().map(text);
+    let hosts = hosts.map(|host| host.map(|host| format!("http://{host}")));
+    origins.chain(hosts).all(|from| {
+        let from = from.and_then(|from| Url::parse(&from).ok());
+        match from.as_ref().and_then(Url::host) {
             Some(Host::Domain(name)) => name == "localhost",
             Some(Host::Ipv4(address)) => address.is_loopback(),
             Some(Host::Ipv6(address)) => address.is_loopback(),
@@ -199,8 +210,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Trusted {
         }
         let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
         let near = peer.is_some_and(|ConnectInfo(peer)| peer.ip().to_canonical().is_loopback());
-        let passed_on = PASSED_ON.iter().any(|name| parts.headers.contains_key(name));
-        if near && !passed_on && is_own_page(parts) {
+        if near && !is_passed_on(parts) && is_own_page(parts) {
             return Ok(Self);
         }
         Err(Failure::new(
@@ -215,7 +225,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Trusted {
 mod tests {
     use super::*;
 
-    async fn admitted(peer: Option<&str>, headers: &[(&'static str, &str)]) -> bool {
+    fn parts(peer: Option<&str>, headers: &[(&'static str, &str)]) -> Parts {
         let mut request = http::Request::builder();
         for (name, value) in headers {
             request = request.header(*name, *value);
@@ -224,6 +234,11 @@ mod tests {
         if let Some(peer) = peer {
             parts.extensions.insert(ConnectInfo::<SocketAddr>(peer.parse().unwrap()));
         }
+        parts
+    }
+
+    async fn admitted(peer: Option<&str>, headers: &[(&'static str, &str)]) -> bool {
+        let mut parts = parts(peer, headers);
         match Trusted::from_request_parts(&mut parts, &()).await {
             Ok(Trusted) => true,
             Err(failure) => {
@@ -246,9 +261,32 @@ mod tests {
 
     #[tokio::test]
     async fn commands_that_a_proxy_passes_on_are_not_from_this_machine() {
-        for name in ["forwarded", "x-forwarded-for", "x-real-ip", "via"] {
+        for name in ["forwarded", "x-forwarded-for", "x-forwarded-proto", "x-real-ip", "via"] {
             assert!(!admitted(Some("127.0.0.1:4000"), &[(name, "x")]).await, "{name}");
         }
+        let mut parts = parts(Some("127.0.0.1:4000"), &[("host", "127.0.0.1:8480")]);
+        parts.version = Version::HTTP_10;
+        assert!(Trusted::from_request_parts(&mut parts, &()).await.is_err(), "as nginx asks");
+    }
+
+    #[tokio::test]
+    async fn what_a_page_reads_is_shown_to_a_page_of_this_machine_only() {
+        // A browser says no origin when a page reads from where it is from, or seems to be.
+        for own in ["localhost:8480", "127.0.0.1", "127.8.8.8:1", "[::1]:8480", "LOCALHOST:1"] {
+            assert!(admitted(Some("127.0.0.1:4000"), &[("host", own)]).await, "{own}");
+        }
+        for other in [
+            "evil.example:8480",
+            "localhost.evil.example",
+            "10.0.0.1",
+            "",
+            "@",
+            "localhost@evil.example",
+        ] {
+            assert!(!admitted(Some("127.0.0.1:4000"), &[("host", other)]).await, "{other}");
+        }
+        let both = [("host", "localhost"), ("host", "evil.example")];
+        assert!(!admitted(Some("127.0.0.1:4000"), &both).await);
     }
 
     #[tokio::test]

@@ -9,8 +9,8 @@ use crate::config::Reader;
 ///
 /// In the memory of a process each connection holds at most one head ([`Limits::head_bytes`]), one
 /// body ([`crate::pipeline::BODY_LIMIT`]) and one answer, besides some 20 KiB of its own and what the
-/// kernel buffers. With the defaults that is 1 056 connections of 16 and 64 KiB: 83 MiB if every one of
-/// them sends all that it may, and never more however many come.
+/// kernel buffers. With the defaults that is 1 056 connections of 16, 64 and 20 KiB: some 105 MiB if every
+/// one of them sends all that it may, and never more however many come.
 #[derive(Clone, Copy, Debug)]
 pub struct Limits {
     /// Connections at a time.

@@ -156,7 +156,7 @@ fn connection(
         let (mut http, mut closing) = (pin!(http), pin!(closing));
         let mut given_away = pin!(place.given_away());
         let mut timer = pin!(sleep_until(turn.ends().unwrap_or_else(tokio::time::Instant::now)));
-        let (mut told, mut given) = (false, false);
+        let mut told = false;
         poll_fn(|cx| {
             // Before it: one that has ended by then needs no telling.
             let mut ended = http.as_mut().poll(cx);
@@ -171,9 +171,8 @@ fn connection(
                 }
                 return Poll::Ready(());
             }
-            given = given || given_away.as_mut().poll(cx).is_ready();
-            // A request that came at the last moment is answered first.
-            if given && !turn.is_ours() {
+            // After it: a request that came at the last moment keeps its place.
+            if given_away.as_mut().poll(cx).is_ready() {
                 return Poll::Ready(());
             }
             // As it is after all of the above: nothing else moves it but what polls this.

@@ -1,6 +1,7 @@
 //! Who has a place, and whose is given to somebody else.
 
 use std::collections::{BTreeMap, HashMap};
+use std::mem;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use metrics::{Counter, Gauge};
@@ -74,13 +75,15 @@ impl Places {
             let first = state.waiting.first_key_value().map(|(ticket, id)| (*ticket, *id));
             // One of the reserve makes room only for another of the reserve.
             match first.filter(|((reserve, _), _)| none_left || !reserve) {
-                Some((ticket, id)) if state.leaving == 0 => {
+                // That one's place is for this one.
+                _ if state.leaving > 0 => return None,
+                Some((ticket, id)) => {
                     state.give_away(ticket, id);
                     self.0.given_away.increment(1);
                     return None;
                 }
-                None if !none_left => {}
-                _ => return None,
+                None if none_left => return None,
+                None => {}
             }
         }
         *state.count(reserved) += 1;
@@ -101,7 +104,7 @@ impl Places {
         let mut state = self.lock();
         state.next += 1;
         let next = state.next;
-        let Some(seat) = state.seats.get_mut(&id) else { return };
+        let Some(seat) = state.seats.get_mut(&id).filter(|seat| !seat.leaving) else { return };
         let ticket = (seat.reserved, next);
         let before = seat.ticket.replace(ticket);
         state.waiting.insert(ticket, id);
@@ -113,11 +116,18 @@ impl Places {
         self.0.freed.notify_one();
     }
 
-    /// It is ours.
+    /// It is ours. One that was given away at that moment is kept, and another one is looked for.
     pub(super) fn work(&self, id: u64) {
         let mut state = self.lock();
-        if let Some(ticket) = state.seats.get_mut(&id).and_then(|seat| seat.ticket.take()) {
+        let Some(seat) = state.seats.get_mut(&id) else { return };
+        let (ticket, was_leaving) = (seat.ticket.take(), mem::take(&mut seat.leaving));
+        if let Some(ticket) = ticket {
             state.waiting.remove(&ticket);
+        }
+        if was_leaving {
+            state.leaving -= 1;
+            drop(state);
+            self.0.freed.notify_one();
         }
     }
 }
@@ -158,9 +168,15 @@ impl Place {
         self.reserved
     }
 
-    /// Resolves when somebody else is to have it.
+    /// Resolves when somebody else is to have it: not while it is worked for.
     pub(super) async fn given_away(&self) {
-        self.notice.notified().await;
+        while !self.is_leaving() {
+            self.notice.notified().await;
+        }
+    }
+
+    fn is_leaving(&self) -> bool {
+        self.places.lock().seats.get(&self.id).is_some_and(|seat| seat.leaving)
     }
 }
 

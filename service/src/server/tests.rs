@@ -8,7 +8,7 @@ use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::timeout;
 
 use super::*;
-use crate::access::Access;
+use crate::access::{Access, Callers};
 use crate::lifecycle::Lifecycle;
 use crate::pipeline::{Shell, wrap};
 use crate::testing::{Client, assert_envelope, until};
@@ -39,13 +39,17 @@ struct Server {
     running: tokio::task::JoinHandle<()>,
 }
 
-/// `/` says hello, `/big` says a lot, `/hang` nothing.
 async fn start(limits: Limits) -> Server {
+    start_for(Callers::Services, limits).await
+}
+
+/// `/` says hello, `/big` says a lot, `/hang` nothing.
+async fn start_for(callers: Callers, limits: Limits) -> Server {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let (address, closing) = (listener.local_addr().unwrap(), CancellationToken::new());
     let lifecycle = Lifecycle::new();
     let routes = Router::new()
-        .route("/", get(async || "hello").post(async |body: String| body))
+        .route("/", get(async || "hello").post(async |body: String| body).delete(async || "gone"))
         .route("/manage/health", get(async || "well"))
         .route("/big", get(async || "x".repeat(1024 * 1024)))
         .route("/hang", get(async || pending::<StatusCode>().await));
@@ -53,7 +57,7 @@ async fn start(limits: Limits) -> Server {
         name: "thing",
         lifecycle: lifecycle.clone(),
         budget: LONG,
-        access: Access::open("thing"),
+        access: Access::open("thing", callers),
         body_time: limits.body_time,
         traffic: Traffic::default(),
     };
@@ -84,6 +88,11 @@ impl Server {
 /// Asks, and reads the whole answer; the connection stays.
 async fn ask(stream: &mut TcpStream) -> String {
     stream.write_all(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    answer(stream).await
+}
+
+/// One that ends in hello.
+async fn answer(stream: &mut TcpStream) -> String {
     let mut seen = Vec::new();
     while !seen.ends_with(b"hello") {
         let mut buffer = [0; 1024];
@@ -133,6 +142,21 @@ async fn a_body_that_comes_slowly_is_refused() {
     let answer = closed(&mut slow).await;
     assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert!(answer.contains("too slowly"), "{answer}");
+}
+
+/// Nothing was begun of it, and whoever sends slowly must not hold up the end of everybody's work.
+#[tokio::test]
+async fn the_end_does_not_wait_for_a_body() {
+    let server = start(LIMITS).await;
+    let mut slow = server.connect().await;
+    let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 100000\r\n\r\nabc";
+    slow.write_all(head).await.unwrap();
+    until(SOON, "it comes", async || (server.lifecycle.requests() > 0).then_some(())).await;
+    server.lifecycle.leave();
+    server.lifecycle.drain();
+    assert!(server.lifecycle.finished(SOON).await, "nothing is under way any more");
+    let answer = closed(&mut slow).await;
+    assert!(answer.starts_with("HTTP/1.1 503 ") && answer.contains("shutting_down"), "{answer}");
 }
 
 #[tokio::test]
@@ -186,6 +210,22 @@ async fn a_new_connection_gets_the_place_of_whoever_was_silent_for_longest() {
 }
 
 #[tokio::test]
+async fn whoever_is_sending_a_body_keeps_the_place_of_who_is_silent() {
+    let server = start(Limits { connections: 2, ..LIMITS }).await;
+    let [mut first, mut second] = [server.connect().await, server.connect().await];
+    for stream in [&mut first, &mut second] {
+        ask(stream).await;
+    }
+    let head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\nhe";
+    first.write_all(head).await.unwrap();
+    until(SOON, "it comes", async || (server.lifecycle.requests() > 0).then_some(())).await;
+    ask(&mut server.connect().await).await;
+    closed(&mut second).await;
+    first.write_all(b"llo").await.unwrap();
+    assert_eq!(answer(&mut first).await.matches("hello").count(), 1);
+}
+
+#[tokio::test]
 async fn a_thousand_idle_connections_keep_nobody_out() {
     let server = start(Limits { connections: 50, ..LIMITS }).await;
     let mut idle = Vec::new();
@@ -193,6 +233,33 @@ async fn a_thousand_idle_connections_keep_nobody_out() {
         idle.push(server.connect().await);
     }
     assert_eq!(server.client().get("/").send().await.text(), "hello");
+}
+
+/// A request may come just as its connection's place is given away.
+#[tokio::test]
+async fn a_place_that_is_worked_for_after_all_keeps_nobody_waiting() {
+    let (places, limits) = (Places::new("thing", 2, RESERVE), Arc::new(LIMITS));
+    let [first, second] = [places.take().await, places.take().await];
+    let [turn, _other] = [&first, &second].map(|place| Turn::new(place, &limits));
+    let mut new = pin!(places.take());
+    assert!(futures_util::poll!(new.as_mut()).is_pending());
+    timeout(SOON, first.given_away()).await.expect("it was silent for longest");
+    turn.asked();
+    turn.complete();
+    assert!(futures_util::poll!(new.as_mut()).is_pending());
+    timeout(SOON, second.given_away()).await.expect("the next one is asked for its place");
+    drop(second);
+    let new = timeout(SOON, new).await.expect("a place");
+    // Once answered, the first is one that waits, as any other.
+    turn.answered();
+    let turn_of_new = Turn::new(&new, &limits);
+    turn_of_new.asked();
+    turn_of_new.complete();
+    let mut another = pin!(places.take());
+    assert!(futures_util::poll!(another.as_mut()).is_pending());
+    timeout(SOON, first.given_away()).await.expect("it is silent again");
+    drop(first);
+    timeout(SOON, another).await.expect("a place");
 }
 
 #[tokio::test]
@@ -214,6 +281,35 @@ async fn health_is_answered_while_every_place_works_and_everything_else_is_shed(
         (server.client().get("/").send().await.status == 200).then_some(())
     })
     .await;
+}
+
+#[tokio::test]
+async fn an_undo_is_let_in_where_all_else_is_shed_and_nobody_else_can_say_that_it_is_one() {
+    for callers in [Callers::Services, Callers::Users] {
+        let server = start_for(callers, Limits { connections: 1, ..LIMITS }).await;
+        let _working = server.hanging().await;
+        let client = server.client();
+        for drained in [false, true] {
+            if drained {
+                server.lifecycle.drain();
+            }
+            let mut shed = vec![
+                client.post("/").compensate(),
+                client.get("/").compensate(),
+                client.delete("/").header("X-Compensate", "false"),
+            ];
+            let undo = client.delete("/").compensate();
+            if callers == Callers::Users {
+                // There it undoes nothing.
+                shed.push(undo);
+            } else {
+                assert_eq!(undo.send().await.text(), "gone");
+            }
+            for call in shed {
+                assert_envelope(&call.send().await, 503, "overloaded");
+            }
+        }
+    }
 }
 
 #[tokio::test]

@@ -60,9 +60,10 @@ impl Turn {
         }
     }
 
-    /// A head is there.
+    /// A head is there: whoever has sent one is waited for anew.
     pub(super) fn asked(&self) {
         self.lock().phase = Phase::Body;
+        self.0.places.wait(self.0.id);
     }
 
     /// The whole request is there.
@@ -72,10 +73,6 @@ impl Turn {
             state.phase = Phase::Work;
             self.0.places.work(self.0.id);
         }
-    }
-
-    pub(super) fn is_ours(&self) -> bool {
-        self.lock().phase == Phase::Work
     }
 
     /// The answer is on its way: the next request may come.

@@ -4,6 +4,7 @@
 
 mod broker;
 mod deferred;
+mod doctor;
 pub(crate) mod harness;
 mod locked;
 mod sagas;
@@ -241,9 +242,11 @@ fn taken_port_is_one_line_and_nothing_is_started() {
     let folder = folder();
     let taken = TcpListener::bind("127.0.0.1:0").unwrap();
     let port = taken.local_addr().unwrap().port().to_string();
-    for (part, variable) in [("order", "ORDER_PORT"), ("postgres", "POSTGRES_PORT")] {
-        let error = refusal(program(folder.path()).env(variable, &port));
-        assert!(error.contains(&format!("port {port} of {part} is taken; {variable}")), "{error}");
+    for (part, variable) in [("order", "ORDER"), ("postgres", "POSTGRES")] {
+        let error = refusal(program(folder.path()).env(format!("{variable}_PORT"), &port));
+        assert!(error.contains(&format!("port {port} of {part} is taken by it-")), "{error}");
+        let pid = format!("(pid {}); {variable}_PORT", std::process::id());
+        assert!(error.contains(&pid), "{error}");
         assert_nothing_is_left(folder.path(), &BTreeMap::new());
     }
 }

@@ -7,6 +7,7 @@ mod claims;
 mod crashes;
 mod dashboard;
 mod database;
+mod doctor;
 mod faults;
 mod footprint;
 mod keys;

@@ -4,8 +4,9 @@
 //! late, until nobody gets an answer in time. So a request waits here, before anything is begun, and is
 //! shed where waiting is of no use: 503 `overloaded`. Reads and requests with an effect have places of
 //! their own, so that neither keeps the other out. A burst is waited out; in an overload, in which
-//! somebody has been waiting for half of a request's time without a pause, nobody waits for more than [`MOMENT`]. What is shed has
-//! reached neither a database nor another service: no breaker counts it, and it leaves nothing behind.
+//! somebody has been waiting for half of a request's time without a pause, nobody waits for more than
+//! [`MOMENT`]. What is shed has reached neither a database nor another service: no breaker counts it, and
+//! it leaves nothing behind.
 //!
 //! Health, metrics and the other routes for operators don't come through here.
 

@@ -1,11 +1,16 @@
 //! Which refunds are complete, and which may still come.
 
 use chrono::{DateTime, Utc};
-use diesel::dsl::{exists, select};
+use diesel::dsl::{exists, now, select};
+use diesel::pg::data_types::PgInterval;
 use diesel::prelude::*;
+use diesel::sql_types::Timestamptz;
 use uuid::Uuid;
 
 use crate::schema::{refund_attempts, refunds};
+
+/// Days in which an attempt may still come: longer than any process is frozen, or a request under way.
+const DOUBT_DAYS: i32 = 1;
 
 /// A refund that is complete.
 #[derive(Clone, Copy, Debug)]
@@ -44,9 +49,14 @@ impl Refund {
             .load(conn)
     }
 
-    /// Notes that Order is about to be asked for it: the attempt's id.
+    /// Notes that Order is about to be asked for it: the attempt's id. Forgets what can't come any more.
     pub fn begin(conn: &mut PgConnection, user: Uuid, order: Uuid) -> QueryResult<Uuid> {
         let attempt = Uuid::new_v4();
+        let since = now.into_sql::<Timestamptz>() - PgInterval::from_days(DOUBT_DAYS);
+        let over = refund_attempts::table
+            .filter(refund_attempts::order_uid.eq(order))
+            .filter(refund_attempts::begun_at.lt(since));
+        diesel::delete(over).execute(conn)?;
         diesel::insert_into(refund_attempts::table)
             .values((
                 refund_attempts::attempt_uid.eq(attempt),
@@ -57,10 +67,18 @@ impl Refund {
         Ok(attempt)
     }
 
-    /// The attempt has had no effect, and will have none. Whether another one may.
-    pub fn withdraw(conn: &mut PgConnection, attempt: Uuid, order: Uuid) -> QueryResult<bool> {
+    /// The attempt has had no effect, and will have none. Whether another one of that user may: nobody
+    /// else's ever gets as far as Order's refund.
+    pub fn withdraw(
+        conn: &mut PgConnection,
+        attempt: Uuid,
+        user: Uuid,
+        order: Uuid,
+    ) -> QueryResult<bool> {
         diesel::delete(refund_attempts::table.find(attempt)).execute(conn)?;
-        let others = refund_attempts::table.filter(refund_attempts::order_uid.eq(order));
+        let others = refund_attempts::table
+            .filter(refund_attempts::order_uid.eq(order))
+            .filter(refund_attempts::user_uid.eq(user));
         select(exists(others)).get_result(conn)
     }
 }

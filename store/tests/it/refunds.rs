@@ -2,11 +2,11 @@
 
 use serde_json::{Value, json};
 use service::testing::network::{Act, DEFECT, RUBBISH};
-use service::testing::until;
+use service::testing::{assert_envelope, sql, until};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-use crate::world::{SHORT, SOON, STOCK, World, assert_blames};
+use crate::world::{PATIENT, SHORT, SOON, STOCK, STORE, World, assert_blames, met};
 
 /// An order whose warranty is used already.
 struct Bought {
@@ -111,6 +111,35 @@ async fn a_refund_that_may_still_come_is_never_said_to_be_rolled_back() {
     let next = world.bought().await;
     world.behind.warehouse.proxy.down().await;
     assert_blames(&world.refund(next).send().await, "rolled_back", "warehouse");
+}
+
+#[tokio::test]
+async fn a_refund_that_can_t_come_any_more_leaves_no_doubt() {
+    let world = World::with(SHORT).await;
+    let bought = Bought::from(&world).await;
+    world.behind.order.proxy.once("DELETE", Act::Reset);
+    assert_blames(&world.refund(bought.order).send().await, "outcome_unknown", "order");
+    world.behind.warehouse.proxy.down().await;
+    assert_blames(&world.refund(bought.order).send().await, "outcome_unknown", "warehouse");
+    let later = "UPDATE refund_attempts SET begun_at = begun_at - INTERVAL '25 hours'";
+    sql::execute(world.store.url(), later).unwrap();
+    assert_blames(&world.refund(bought.order).send().await, "rolled_back", "warehouse");
+}
+
+#[tokio::test]
+async fn nobody_else_s_try_makes_a_user_s_own_refund_uncertain() {
+    let world = World::with(PATIENT).await;
+    let bought = Bought::from(&world).await;
+    let other = world.new_user("Robin");
+    // It is about to hear that there is no such order.
+    let held = world.behind.order.proxy.once("GET", Act::Hold);
+    let theirs = world.client.delete(format!("{STORE}/{other}/{}/refund", bought.order));
+    let theirs = tokio::spawn(theirs.send());
+    met(&held).await;
+    world.behind.warehouse.proxy.down().await;
+    assert_blames(&world.refund(bought.order).send().await, "rolled_back", "warehouse");
+    held.release();
+    assert_envelope(&theirs.await.unwrap(), 404, "order_not_found");
 }
 
 #[tokio::test]

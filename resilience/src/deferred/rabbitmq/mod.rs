@@ -18,7 +18,7 @@ use tokio::time::sleep;
 
 pub(super) use address::Address;
 
-use self::line::Fault;
+use self::line::{Fault, Line};
 use self::session::Session;
 use self::topology::Names;
 use super::builder::PARKED;
@@ -54,6 +54,23 @@ impl Trouble {
     fn broken(&self) -> Vec<&'static str> {
         if self.times < BROKEN { Vec::new() } else { self.kinds.iter().copied().collect() }
     }
+}
+
+/// Can the broker at this address be used? Connects as the runtime does, opens a channel, and ends both:
+/// nothing is declared. It takes 10 s at most.
+///
+/// # Errors
+///
+/// Why not, in words that don't hold the address's password.
+pub async fn reach(address: &str) -> Result<(), String> {
+    let address = Address::parse(address)?;
+    let reached = async {
+        let line = Line::open(&address, "looks whether it can connect").await?;
+        let opened = line.channel().await;
+        line.close().await;
+        opened.map(drop)
+    };
+    reached.await.map_err(|fault: Fault| fault.to_string())
 }
 
 /// Has the broker carry the calls whenever it is there: the one owner of the connections, of what is

@@ -1,13 +1,15 @@
-//! What a container runs to know whether it is well.
+//! What a container runs to know whether it is well, and what makes its databases.
 
+use std::process::Command;
 use std::time::Duration;
 
 use backing::port;
 use backing::postgres::testing::TestCluster;
+use diesel::{Connection as _, PgConnection};
 use service::testing::until;
 
 use super::dyno::{self, Dyno, Variables};
-use super::instruction;
+use super::{file, instruction};
 use crate::world::{self, Part};
 
 #[tokio::test(flavor = "multi_thread")]
@@ -35,4 +37,32 @@ async fn a_container_is_healthy_while_its_service_is_ready() {
     turns(true).await;
     service.stop();
     assert!(!is_healthy(), "nobody is there any more");
+}
+
+#[test]
+fn each_database_has_its_owner_whom_no_other_lets_in() {
+    let cluster = TestCluster::dedicated();
+    let admin = cluster.url("postgres");
+    let admin_password = admin.split([':', '@']).nth(2).unwrap();
+    let mut init = Command::new(file("containers/databases.sh"));
+    init.env("PGHOST", "127.0.0.1").env("PGPORT", cluster.port().to_string());
+    init.env("PGPASSWORD", admin_password);
+    for part in Part::ALL {
+        let name = part.name();
+        init.env(format!("{}_PASSWORD", name.to_uppercase()), format!("{name}'s \\"));
+    }
+    let output = init.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let connects = |user: Part, password: &str, database: Part| {
+        let (user, port, database) = (user.name(), cluster.port(), database.name());
+        let url = format!("postgres://{user}:{password}@127.0.0.1:{port}/{database}");
+        PgConnection::establish(&url).is_ok()
+    };
+    for user in Part::ALL {
+        assert!(!connects(user, "wrong", user));
+        for database in Part::ALL {
+            let password = format!("{}%27s%20%5C", user.name());
+            assert_eq!(connects(user, &password, database), user == database);
+        }
+    }
 }

@@ -6,6 +6,8 @@ use backing::rabbitmq::testing::TestBroker;
 use futures_util::future::join_all;
 use serde_json::Value;
 use service::testing::Client;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::TcpListener;
 
 use super::platform::{AddOns, KEY, PREFIX, Platform, name};
 use super::read;
@@ -102,4 +104,64 @@ async fn up_leads_from_nothing_to_a_store_that_sells_and_down_back_to_nothing() 
         assert_eq!(down.status.code(), Some(code), "{said}");
     }
     assert!(platform.apps().is_empty(), "{:?}", platform.apps());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_cannot_be_told_is_not_taken_for_nothing() {
+    let platform = Platform::configured().await;
+    platform.build("v1", &[]);
+    let run = async |words: &[&str], fails: &str| {
+        platform.script(words, &[("STAND_IN_FAILS", fails)]).await
+    };
+    let record = format!("{PREFIX}-deploys");
+    let tokens =
+        || ["SERVICE_TOKENS", "MANAGEMENT_TOKENS"].map(|name| platform.variable(&record, name));
+
+    let up = run(&["heroku/up", "v1"], "heroku config --app acme-shop-warranty").await;
+    assert!(!up.status.success());
+    let minted = tokens();
+    assert!(minted.iter().all(Option::is_some), "{minted:?}");
+    let up = run(&["heroku/up", "v1"], "heroku config --app acme-shop-deploys").await;
+    assert!(!up.status.success());
+    assert_eq!(tokens(), minted, "whether there are tokens can't be told");
+
+    let down = run(&["heroku/down", PREFIX], "heroku apps:info").await;
+    let said = String::from_utf8_lossy(&down.stderr).into_owned();
+    assert!(!down.status.success() && !said.contains("nothing"), "{said}");
+    assert_eq!(platform.apps().len(), 5);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_answer_that_is_cut_off_shows_no_variable() {
+    let platform = Platform::configured().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let api = format!("http://{}", listener.local_addr().unwrap());
+    let cut_off = tokio::spawn(async move {
+        let (mut stream, _) = listener.accept().await.unwrap();
+        let mut request = [0; 4096];
+        let _ = stream.read(&mut request).await.unwrap();
+        let answer = "HTTP/1.1 200 OK\r\ncontent-length: 4096\r\n\r\n{\"AMQP_URL\": \"geheim";
+        stream.write_all(answer.as_bytes()).await.unwrap();
+    });
+    let up = platform.script(&["heroku/up", "v1"], &[("HEROKU_API_URL", &api)]).await;
+    cut_off.await.unwrap();
+    let said = String::from_utf8_lossy(&up.stderr).into_owned();
+    assert!(said.contains("its variables can't be set") && !said.contains("geheim"), "{said}");
+    assert!(!up.status.success() && up.stdout.is_empty());
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_certificate_that_would_not_be_taken_is_not_pinned() {
+    let platform = Platform::configured().await;
+    let (own, vouched_for) = (Identity::self_signed("db"), Authority::new().vouch_for("localhost"));
+    // The server shows this one alone, and not who vouches for it.
+    for (identity, pinned) in [(vouched_for, false), (own, true)] {
+        let cluster = TestCluster::encrypted(&identity);
+        platform.set_variable(&name(Part::Warranty), "DATABASE_URL", &cluster.url("postgres"));
+        let pin = platform.script(&["heroku/pin-database-ca", "warranty"], &[]).await;
+        let said = String::from_utf8_lossy(&pin.stderr).into_owned();
+        assert_eq!(pin.status.success(), pinned, "{said}");
+        let ca = platform.variable(&name(Part::Warranty), "DATABASE_CA");
+        assert_eq!(ca.is_some(), pinned, "{said}");
+    }
 }

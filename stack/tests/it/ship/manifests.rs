@@ -104,6 +104,20 @@ fn workflows_run_scripts_of_the_repository_with_no_more_rights_than_they_need() 
     }
 }
 
+/// What is under way is what would be cut off.
+#[test]
+fn a_nightly_run_takes_the_place_of_no_push_and_what_main_has_left_behind_is_not_deployed() {
+    let ci = yaml(&read(".github/workflows/ci.yml")).remove(0);
+    let group = ci["concurrency"]["group"].as_str().unwrap();
+    assert!(group.contains("github.event_name") && group.contains("github.ref"), "{group}");
+    let cd = yaml(&read(".github/workflows/cd.yml")).remove(0);
+    assert_eq!(cd["concurrency"]["cancel-in-progress"], false);
+    let condition = cd["jobs"]["build"]["if"].as_str().unwrap();
+    for wanted in ["event == 'push'", "head_repository.full_name ==", "head_sha == github.sha"] {
+        assert!(condition.contains(wanted), "{condition}");
+    }
+}
+
 #[test]
 fn compose_gives_away_no_password_and_shows_store_and_grafana_alone() {
     let compose = yaml(&read("compose.yaml")).remove(0);
@@ -204,8 +218,6 @@ fn pods_are_probed_confined_and_ended_gracefully() {
     let of_kind = |all: &[Value], kind: &str| -> Vec<Value> {
         all.iter().filter(|one| one["kind"] == kind).cloned().collect()
     };
-    let shared = of_kind(&common, "ConfigMap").remove(0);
-    let shutdown: u64 = shared["data"]["SHUTDOWN_TIMEOUT_MS"].as_str().unwrap().parse().unwrap();
     let backends = of_kind(&common, "Ingress").remove(0);
     let paths = backends["spec"]["rules"][0]["http"]["paths"].as_array().unwrap().clone();
     assert!(paths.iter().all(|path| path["backend"]["service"]["name"] == "store"), "{paths:?}");
@@ -235,8 +247,23 @@ fn pods_are_probed_confined_and_ended_gracefully() {
         assert_eq!(container["startupProbe"]["httpGet"]["path"], "/manage/health/live");
         let wait = container["lifecycle"]["preStop"]["sleep"]["seconds"].as_u64().unwrap();
         let grace = pod["terminationGracePeriodSeconds"].as_u64().unwrap();
+        let variable = |name: &str| -> u64 {
+            let env = container["env"].as_array().unwrap().iter();
+            let value = env.filter(|one| one["name"] == name).map(|one| &one["value"]).next();
+            value.unwrap().as_str().unwrap().parse().unwrap()
+        };
+        let shutdown = variable("SHUTDOWN_TIMEOUT_MS");
         assert!(grace * 1000 > wait * 1000 + shutdown, "{grace} s are too short");
-        assert_eq!(of_kind(&service, "HorizontalPodAutoscaler")[0]["spec"]["minReplicas"], 2);
+        let scaler = &of_kind(&service, "HorizontalPodAutoscaler")[0]["spec"];
+        assert_eq!(scaler["minReplicas"], 2);
+        // While a build is replaced there is one more, and each has one more for probes.
+        let most = scaler["maxReplicas"].as_u64().unwrap() + 1;
+        let connections = most * (variable("DB_POOL_SIZE") + 1);
+        let stated = read("kubernetes/service.yaml");
+        assert!(
+            stated.contains(&format!("{connections}\n            # connections")),
+            "{connections}"
+        );
         assert_eq!(of_kind(&service, "PodDisruptionBudget")[0]["spec"]["maxUnavailable"], 1);
 
         let job = one("migrate").remove(0);

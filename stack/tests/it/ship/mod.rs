@@ -2,18 +2,22 @@
 //! speak to stands in for a platform that can't be reached.
 //!
 //! - [`deploy`], [`heroku`]: `heroku/`, on a [`platform`] that runs the services' real processes.
-//! - [`kubernetes`]: `kubernetes/deploy`, on a stand-in that keeps revisions.
-//! - [`containers`]: an image's health check.
+//! - [`kubernetes`]: `kubernetes/`, on a stand-in that keeps replica sets.
+//! - [`github`]: what workflows run, in a repository of its own.
+//! - [`smoke`]: `scripts/smoke`, by itself.
+//! - [`containers`]: an image's health check, and databases.
 //! - [`tls`]: a database and a broker that must prove who they are.
 //! - [`manifests`]: what is written for others to read: their schemas, and what must hold in them.
 
 mod containers;
 mod deploy;
 mod dyno;
+mod github;
 mod heroku;
 mod kubernetes;
 mod manifests;
 mod platform;
+mod smoke;
 mod tls;
 
 use std::path::PathBuf;

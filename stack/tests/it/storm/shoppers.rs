@@ -56,7 +56,7 @@ pub(super) struct Record {
     pub(super) never_bought: Vec<i64>,
     /// When they were told that all is as it was before they wanted to give it back.
     pub(super) never_refunded: Vec<i64>,
-    /// They were told the same after an answer that left it open.
+    /// They were told the same when one before had not been answered at all.
     pub(super) in_doubt: bool,
 }
 
@@ -160,6 +160,8 @@ async fn refund(
     order: Uuid,
 ) {
     let (patience, named, mut doubts) = (patience(dice), dice.once_in(2), dice.once_in(4));
+    // Whether one was never answered: it may not even have begun when the next one is.
+    let mut lost = false;
     // Whether each answer so far says that nothing was done.
     let mut as_before = true;
     for asked in 1.. {
@@ -175,17 +177,18 @@ async fn refund(
             (0 | 429 | 503, _) | (409, "idempotency_in_progress") => Refund::Unknown,
             _ => panic!("{record:?}: {answer:?}"),
         };
+        lost |= status == 0;
         if code == "rolled_back" && as_before {
             record.never_refunded.push(at);
         }
-        record.in_doubt |= code == "rolled_back" && record.refund != Refund::No;
         as_before &= code == "rolled_back";
+        record.in_doubt |= told == Refund::No && lost;
         record.refund = match (record.refund, told) {
             (Refund::Done, _) | (_, Refund::Done) => Refund::Done,
             (Refund::Pending, _) | (_, Refund::Pending) => Refund::Pending,
-            // An earlier one may be under way still.
-            (Refund::Unknown, _) | (_, Refund::Unknown) => Refund::Unknown,
-            (Refund::No, Refund::No) => Refund::No,
+            // True also of those before, if they were answered.
+            (_, Refund::No) if !lost => Refund::No,
+            _ => Refund::Unknown,
         };
         if (told == Refund::Done && !doubts) || (record.refund != Refund::Done && asked >= patience)
         {

@@ -4,8 +4,8 @@ use serde_json::json;
 
 use super::super::dyno::{self, Dyno};
 use super::{
-    App, Fault, IMAGES, Image, Inner, KEY, Part, REGISTRY, Release, Variables, instruction, name,
-    port, sql,
+    App, Fault, IMAGES, Image, Inner, KEY, Part, REGISTRY, Release, Status, Variables, instruction,
+    name, port, sql,
 };
 
 /// What is printed, or the reason of a failure.
@@ -24,37 +24,54 @@ impl Inner {
     /// What follows a change of variables, or of add-ons: a release of what runs already.
     pub(super) fn change(&mut self, app: &str) {
         let image = self.app(app).current().and_then(|release| release.image.clone());
-        self.release(app, image);
+        self.begin(app, image);
     }
 
-    /// A new release: its command first, and only where that succeeds, its dyno.
+    /// A new release, whose command has begun: nobody is told what becomes of it. Those before it are
+    /// done with first.
+    fn begin(&mut self, app: &str, image: Option<Image>) {
+        self.carry_out(app);
+        let it = self.app(app);
+        let number = it.releases.len() as u64 + 1;
+        let (variables, status) = (it.variables.clone(), Status::Pending(2));
+        it.releases.push(Release { number, image, variables, status });
+    }
+
+    /// A new release, to its end.
     pub(super) fn release(&mut self, app: &str, image: Option<Image>) -> bool {
+        self.begin(app, image);
+        self.carry_out(app);
+        self.app(app).releases.last().is_some_and(|release| release.status == Status::Succeeded)
+    }
+
+    /// The end of what has begun: the command, and only where that succeeds, a dyno.
+    fn carry_out(&mut self, app: &str) {
         let log = self.logs.join(app);
         let system = self.system.clone();
         let it = self.app(app);
-        let number = it.releases.len() as u64 + 1;
-        let variables = it.variables.clone();
-        let mut succeeded = true;
-        if let Some(image) = &image {
-            let migrate = image.command("release", |fault| match fault {
-                Fault::Release(words) => Some(words),
-                _ => None,
-            });
-            let environment = image.environment(&system, &variables);
-            succeeded = dyno::run(image.part, &migrate, &environment, &log).success();
-            if succeeded {
-                if let Some(dyno) = it.dyno.take() {
-                    dyno.stop();
-                }
-                let serve = image.command("web", |fault| match fault {
-                    Fault::Web(words) => Some(words),
-                    _ => None,
-                });
-                it.dyno = Some(Dyno::start(image.part, &serve, &environment, it.port, &log));
-            }
+        let Some(newest) = it.releases.last_mut() else { return };
+        if !matches!(newest.status, Status::Pending(_)) {
+            return;
         }
-        it.releases.push(Release { number, image, variables, succeeded });
-        succeeded
+        newest.status = Status::Succeeded;
+        let Some(image) = &newest.image else { return };
+        let migrate = image.command("release", |fault| match fault {
+            Fault::Release(words) => Some(words),
+            _ => None,
+        });
+        let environment = image.environment(&system, &newest.variables);
+        if !dyno::run(image.part, &migrate, &environment, &log).success() {
+            newest.status = Status::Failed;
+            return;
+        }
+        if let Some(dyno) = it.dyno.take() {
+            dyno.stop();
+        }
+        let serve = image.command("web", |fault| match fault {
+            Fault::Web(words) => Some(words),
+            _ => None,
+        });
+        it.dyno = Some(Dyno::start(image.part, &serve, &environment, it.port, &log));
     }
 
     pub(super) fn docker(&mut self, words: &[&str], input: &str) -> Said {
@@ -91,7 +108,7 @@ impl Inner {
     pub(super) fn heroku(&mut self, words: &[&str]) -> Said {
         let app = option(words, "--app").unwrap_or_default();
         if !app.is_empty() && !self.apps.contains_key(app) {
-            return Err(format!("Couldn't find the app {app}."));
+            return Err("Couldn't find that app.".to_owned());
         }
         match words {
             ["apps:create", new, "--stack", "container", ..] => {
@@ -123,11 +140,21 @@ impl Inner {
             }
             ["container:release", "web", "release", ..] => self.release_pushed(app),
             ["releases", "--app", _, "--json"] => {
+                match self.app(app).releases.last_mut().map(|newest| &mut newest.status) {
+                    Some(Status::Pending(0)) => self.carry_out(app),
+                    Some(Status::Pending(times)) => *times -= 1,
+                    _ => {}
+                }
                 let it = self.app(app);
                 let current = it.current().map(|release| release.number);
                 let all = it.releases.iter().rev().map(|release| {
                     let is_current = Some(release.number) == current;
-                    json!({"version": release.number, "current": is_current})
+                    let status = match release.status {
+                        Status::Pending(_) => "pending",
+                        Status::Failed => "failed",
+                        Status::Succeeded => "succeeded",
+                    };
+                    json!({"version": release.number, "current": is_current, "status": status})
                 });
                 Ok(json!(all.collect::<Vec<_>>()).to_string())
             }
@@ -175,12 +202,13 @@ impl Inner {
     fn roll_back(&mut self, app: &str, to: &str) -> Said {
         let it = self.app(app);
         let number: u64 = to.trim_start_matches('v').parse().map_err(|_| "no such release")?;
-        let old = it.releases.iter().find(|release| release.number == number && release.succeeded);
+        let succeeded = |release: &&Release| release.status == Status::Succeeded;
+        let old = it.releases.iter().filter(succeeded).find(|release| release.number == number);
         let old = old.ok_or("no such release")?;
         let image = old.image.clone().ok_or("nothing was deployed then")?;
         it.variables = old.variables.clone();
         self.events.push(format!("rollback {} {}", image.part.name(), image.tag));
-        self.release(app, Some(image));
+        self.begin(app, Some(image));
         // As the real one: it starts the release command, and doesn't say what becomes of it.
         Ok(String::new())
     }
@@ -222,7 +250,7 @@ impl App {
 
     /// What failed was never current.
     pub(super) fn current(&self) -> Option<&Release> {
-        self.releases.iter().rev().find(|release| release.succeeded)
+        self.releases.iter().rev().find(|release| release.status == Status::Succeeded)
     }
 }
 

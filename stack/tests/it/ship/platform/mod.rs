@@ -62,7 +62,15 @@ struct Release {
     number: u64,
     image: Option<Image>,
     variables: Variables,
-    succeeded: bool,
+    status: Status,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Status {
+    /// Its command has not ended: it does when somebody has asked so many times more.
+    Pending(u32),
+    Failed,
+    Succeeded,
 }
 
 #[derive(Default)]
@@ -135,8 +143,22 @@ impl Platform {
 
     /// With the four apps, on databases that are migrated and seeded, running the build `v1`.
     pub(crate) async fn selling() -> Self {
-        let mut platform = Self::start().await;
+        let platform = Self::configured().await;
         platform.build("v1", &[]);
+        {
+            let mut inner = platform.lock();
+            for part in Part::ALL {
+                let image = Image { part, tag: "v1".to_owned(), faults: Vec::new() };
+                assert!(inner.release(&name(part), Some(image)), "v1 is released");
+            }
+            inner.events.clear();
+        }
+        platform
+    }
+
+    /// With the four apps, on databases that are migrated and seeded, and nothing that runs.
+    pub(crate) async fn configured() -> Self {
+        let mut platform = Self::start().await;
         let databases = Part::ALL.map(|part| {
             let template = format!("e2e_{}", part.name());
             TestCluster::shared().database(&template, |url| world::prepare(part, url))
@@ -161,11 +183,11 @@ impl Platform {
                     let url = inner.app(&name(other)).url();
                     set(&format!("{}_URL", other.name().to_uppercase()), &url);
                 }
-                inner.app(&name(part)).variables = variables;
-                let image = Image { part, tag: "v1".to_owned(), faults: Vec::new() };
-                assert!(inner.release(&name(part), Some(image)), "v1 is released");
+                let app = inner.app(&name(part));
+                app.variables = variables;
+                app.add_ons = ["heroku-postgresql", "cloudamqp"].map(str::to_owned).to_vec();
+                inner.change(&name(part));
             }
-            inner.events.clear();
         }
         platform.databases.extend(databases);
         platform
@@ -207,7 +229,8 @@ impl Platform {
             .env("HEROKU_API_URL", &self.url)
             .env("STAND_IN_PORT", self.stand_in_port.to_string())
             .env("IMAGES", IMAGES)
-            .env("WAIT_STEP", "0.05")
+            // Each look is some processes.
+            .env("WAIT_STEP", "0.25")
             .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stdout(Stdio::piped())
@@ -248,6 +271,11 @@ impl Platform {
 
     pub(crate) fn variable(&self, app: &str, variable: &str) -> Option<String> {
         self.lock().app(app).variables.get(variable).cloned()
+    }
+
+    /// Sets a variable of an app in which nothing runs.
+    pub(crate) fn set_variable(&self, app: &str, variable: &str, value: &str) {
+        self.lock().app(app).variables.insert(variable.to_owned(), value.to_owned());
     }
 
     /// Everything that a command line was given or has said.

@@ -353,7 +353,7 @@ async fn an_order_is_explained_on_the_page_and_who_gives_no_answer_is_a_gap() {
     explained(&browser, &claim.to_string()).await;
     browser.says(SOON, "warranty gives no answer").await;
     browser.says(SOON, "paid; one thing is still to happen; with gaps").await;
-    browser.says(SOON, "claim waits for its time, and for its breaker").await;
+    browser.says(SOON, "Still to happen").await;
     world.restart(Part::Warranty).await;
     world.settled_claim(RECOVERY * 2, lost, claim).await;
     explained(&browser, &order.to_string()).await;

@@ -34,7 +34,9 @@ fn click(selector: &str) -> String {
 
 #[tokio::test]
 async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
-    let world = World::start().await;
+    // Nothing but what is killed is too slow, on a crowded machine either.
+    let plan = World::plan().patient().variable("BREAKER_OPEN_MS", "6000");
+    let world = plan.start().await;
     let order = world.bought().await;
     let browser = opened(&world).await;
     browser.says(SOON, "Nothing is wrong").await;
@@ -68,7 +70,7 @@ async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
     browser.says(SOON, "warehouse is away").await;
 
     world.restart(Part::Warehouse).await;
-    until(RECOVERY * 2, "everything is well again", async || {
+    until(RECOVERY * 4, "everything is well again", async || {
         world.get(order).send().await;
         world.buy().send().await;
         let said = browser.eval("document.getElementById('trouble').innerText").await;

@@ -20,10 +20,16 @@ HELPERS := --skip process_to_be_killed --skip process_with_an_authority
 
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip soak::
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip soak:: --skip dashboard::
 	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	$(MAKE) overload
+	$(MAKE) page
 	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
+
+.PHONY: page
+page: prerequisites ## Store's live page held to axe-core, which is had from npm; pictures of it in target/page
+	scripts/axe
+	$(CARGO) test -p stack --test it -- --ignored dashboard::
 
 # One after the other: with RabbitMQ, then without.
 .PHONY: chaos

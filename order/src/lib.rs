@@ -67,6 +67,7 @@ pub async fn run(
         migrations: &MIGRATIONS,
         deferred: Some(runtime),
         sagas: Some(sagas),
+        page: None,
     };
     boot::serve(base, site, listener, shutdown).await
 }

@@ -2,6 +2,7 @@
 //! systems is in [`crate::sagas`].
 
 use diesel::{PgConnection, QueryResult};
+pub use order_api::item_of;
 use order_api::{ORDER_NOT_FOUND, Order};
 use resilience::http::Context;
 use resilience::saga::Local;
@@ -15,12 +16,6 @@ use crate::models::OrderRow;
 /// 404: no such order.
 pub(crate) fn unknown_order(uid: Uuid) -> Failure {
     Failure::not_found(ORDER_NOT_FOUND, format!("there is no order {uid}"))
-}
-
-/// The item of an order: its id follows from the order's, so that whoever knows the order can undo
-/// all of it, also when nothing was written down here.
-pub fn item_of(order: Uuid) -> Uuid {
-    Uuid::new_v5(&order, b"item")
 }
 
 /// An order of a user.

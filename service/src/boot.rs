@@ -24,10 +24,13 @@ use crate::db::Db;
 use crate::health::{self, Pulse};
 use crate::identity::Identity;
 use crate::lifecycle::Lifecycle;
+use crate::manage::history::History;
+use crate::manage::overview::{self, Overview};
 use crate::manage::{self, Panel};
 use crate::migrate::{self, Schema};
 use crate::peer::Peers;
 use crate::pipeline::{self, Shell};
+use crate::traffic::Traffic;
 use crate::{idempotency, openapi, server, telemetry};
 
 /// What every service stands on.
@@ -63,14 +66,24 @@ impl Base {
         Peers::new(self.registry.clone(), tokens.and_then(Tokens::authorization))
     }
 
+    /// For asking `/manage` of other services, as an operator does: with the management token, and with
+    /// breakers that nobody else has.
+    ///
+    /// # Errors
+    /// When TLS can't be set up.
+    pub fn operated(&self) -> anyhow::Result<Peers> {
+        let tokens = self.config.access.management.as_ref();
+        Peers::new(Registry::new(), tokens.and_then(Tokens::authorization))
+    }
+
     /// Who is let in.
-    fn access(&self) -> anyhow::Result<Access> {
+    fn access(&self, open: &'static [&'static str]) -> anyhow::Result<Access> {
         let config = self.config.access.clone();
         let identity = match &config.identity {
             Some(identity) => Some(Identity::new(identity, &self.peers()?)?),
             None => None,
         };
-        Ok(Access::new(self.config.name, config, identity))
+        Ok(Access::new(self.config.name, config, identity, open))
     }
 }
 
@@ -84,6 +97,17 @@ pub struct Site {
     pub deferred: Option<Runtime>,
     /// Its sagas, where it has any: that runtime's.
     pub sagas: Option<Sagas>,
+    /// Its page for operators, where it has one.
+    pub page: Option<Page>,
+}
+
+/// A page for operators.
+pub struct Page {
+    /// What of it is open to everyone, as a browser asks for it without a token: it is the same for
+    /// everybody, and says nothing of this service.
+    pub open: &'static [&'static str],
+    /// All of its routes, below `/manage`, given what this service knows of itself.
+    pub routes: Box<dyn FnOnce(Overview) -> OpenApiRouter + Send>,
 }
 
 /// The part of a shutdown's time, one in so many, that is kept for giving back the deferred calls that
@@ -100,7 +124,7 @@ pub async fn serve(
     listener: TcpListener,
     shutdown: impl Future<Output = ()> + Send,
 ) -> anyhow::Result<()> {
-    let access = base.access()?;
+    let access = base.access(site.page.as_ref().map_or(&[], |page| page.open))?;
     access.warn();
     let Base { config, db, lifecycle, registry } = base;
     // Counts from the first request on.
@@ -111,6 +135,7 @@ pub async fn serve(
         budget: config.budget,
         access: access.clone(),
         body_time: config.limits.body_time,
+        traffic: Traffic::default(),
     };
     let pulse = Pulse {
         name: config.name,
@@ -120,13 +145,27 @@ pub async fn serve(
         access: access.clone(),
         deferred: site.deferred.as_ref().map(Runtime::handle),
     };
-    let mut manage = manage::routes(Panel::new(config.name, registry));
+    let history = History::of(&registry);
+    let panel = Panel::new(config.name, registry);
+    let overview = Overview::new(overview::Parts {
+        panel: panel.clone(),
+        db: db.clone(),
+        traffic: shell.traffic.clone(),
+        history,
+        deferred: site.deferred.as_ref().map(Runtime::handle),
+        sagas: site.sagas.clone(),
+    });
+    let mut manage = manage::routes(panel);
     manage = manage.merge(manage::access::routes(access));
+    manage = manage.merge(overview::routes(overview.clone()));
     if let Some(runtime) = &site.deferred {
         manage = manage.merge(manage::deferred::routes(runtime.handle()));
     }
     if let Some(sagas) = site.sagas {
         manage = manage.merge(manage::sagas::routes(sagas));
+    }
+    if let Some(page) = site.page {
+        manage = manage.merge((page.routes)(overview));
     }
     let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
     let routes = routes.merge(openapi::routes(openapi::complete(document)?));

@@ -25,7 +25,8 @@ pub(crate) fn secure(path: &str, headers: &mut HeaderMap) {
     }
     let kind = headers.get(CONTENT_TYPE).map(HeaderValue::as_bytes);
     if kind.is_some_and(|kind| kind.starts_with(b"text/html")) {
-        headers.insert(CONTENT_SECURITY_POLICY, HeaderValue::from_static(PAGE));
+        // One that allows itself less has said so.
+        headers.entry(CONTENT_SECURITY_POLICY).or_insert(HeaderValue::from_static(PAGE));
         headers.insert(REFERRER_POLICY, HeaderValue::from_static("no-referrer"));
     }
 }

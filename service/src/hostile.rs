@@ -25,6 +25,7 @@ use crate::input::{Compensate, Ids, ItemUids, OptionalFields, Page, Pattern};
 use crate::lifecycle::Lifecycle;
 use crate::observe::Caller;
 use crate::pipeline::{Shell, wrap};
+use crate::traffic::Traffic;
 
 static TEXT: Pattern = Pattern::new((r"^[\p{L}\p{N}][\p{L}\p{N} .,:+/()'&_-]*$", 255, "a text"));
 
@@ -73,6 +74,7 @@ fn service() -> Router {
         budget: Duration::from_mins(1),
         access: Access::open("hostile", Callers::Services),
         body_time: Duration::from_mins(1),
+        traffic: Traffic::default(),
     };
     let routes = Router::new()
         .route("/api/v1/things/{uid}", post(read).get(read).delete(read))

@@ -28,7 +28,8 @@
 //! | [`health`] | `/manage/health` |
 //! | [`probe`] | asking a service from outside |
 //! | [`doctor`] | what is wrong, in one line each |
-//! | `manage` | `/manage/access`, `/manage/resilience`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
+//! | [`manage`] | `/manage/access`, `/manage/resilience`, `/manage/overview`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
+//! | `traffic` | how many requests, and how long they take, for `/manage/overview` |
 //! | [`server`] | connections: how many, and how long each may keep us waiting |
 //! | `testing` | with the feature of that name: what the tests of every service need |
 
@@ -52,7 +53,7 @@ pub mod idempotency;
 pub mod identity;
 pub mod input;
 pub mod lifecycle;
-mod manage;
+pub mod manage;
 pub mod migrate;
 pub mod observe;
 pub mod openapi;
@@ -65,6 +66,7 @@ pub mod telemetry;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tombstone;
+mod traffic;
 
 pub use answer::Answer;
 pub use db::Db;

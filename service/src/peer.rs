@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use http::header::AUTHORIZATION;
 use http::{HeaderValue, StatusCode};
+use resilience::Breaker;
 use resilience::http::{CallError, Client, ErrorKind, Transport, TransportConfig};
 use resilience::registry::{Key, Registry, RegistryFull};
 use url::Url;
@@ -129,6 +130,22 @@ impl Peers {
         final_codes: &'static [&'static str],
     ) -> Result<Client, RegistryFull> {
         self.build(&Key::new(peer.name).class(class), peer, timeout, final_codes)
+    }
+
+    /// For questions about a service rather than to it: none of them is held back because others failed,
+    /// and none says anything about the calls of users.
+    pub fn unguarded(&self, peer: &PeerConfig, timeout: Duration) -> Client {
+        // A name of its own: how long such questions take is no business of users either.
+        let name = format!("{}/manage", peer.name);
+        let breaker = Breaker::builder(name.as_str()).consecutive_failures(u32::MAX).build();
+        let mut client = Client::builder(name, peer.url.clone())
+            .timeout(timeout)
+            .breaker(breaker)
+            .final_codes(&[code::NOT_FOUND, code::WRONG_STATE, code::FORBIDDEN]);
+        if let Some(authorization) = &self.authorization {
+            client = client.secret_header(AUTHORIZATION, authorization.clone());
+        }
+        client.build(&self.transport)
     }
 
     /// For all calls to a system that is none of ours: it is shown no token, and may be far away.

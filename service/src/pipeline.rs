@@ -30,6 +30,7 @@ use crate::input::Compensate;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
 use crate::server::{Reserved, Turn};
+use crate::traffic::Traffic;
 
 /// The largest body that is accepted, in bytes.
 pub const BODY_LIMIT: usize = 64 * 1024;
@@ -55,6 +56,7 @@ pub(crate) struct Shell {
     pub(crate) budget: Duration,
     pub(crate) access: Access,
     pub(crate) body_time: Duration,
+    pub(crate) traffic: Traffic,
 }
 
 /// Puts the pipeline round a service's routes.
@@ -135,6 +137,9 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     }
     let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
     record(&shell, &method, route, parts.status, start.elapsed());
+    if !is_plumbing(&path) {
+        shell.traffic.count(parts.status, start.elapsed());
+    }
     let (method, path) = (shown(method.as_str()), shown(&path));
     span.in_scope(|| log(method, path, parts.status, start.elapsed(), failure.as_ref()));
     Response::from_parts(parts, body)

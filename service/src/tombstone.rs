@@ -4,6 +4,7 @@
 //! id first, so that one of them sees what the other did: the undo finds the effect and takes it
 //! back, or leaves a tombstone that the late call finds.
 
+use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, select};
 use diesel::prelude::*;
 use uuid::Uuid;
@@ -35,6 +36,14 @@ pub fn lock(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
 /// What the database says.
 pub fn stands(conn: &mut PgConnection, id: Uuid) -> QueryResult<bool> {
     select(exists(tombstones::table.find(id))).get_result(conn)
+}
+
+/// Since when the id is undone, if it is.
+///
+/// # Errors
+/// What the database says.
+pub fn since(conn: &mut PgConnection, id: Uuid) -> QueryResult<Option<DateTime<Utc>>> {
+    tombstones::table.find(id).select(tombstones::created_at).first(conn).optional()
 }
 
 /// Marks the id as undone, for good.

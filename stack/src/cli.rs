@@ -11,7 +11,7 @@ use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
-use crate::{deferred, doctor, launcher, sagas};
+use crate::{deferred, doctor, explain, launcher, sagas};
 
 /// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
 /// process of its own.
@@ -68,6 +68,8 @@ enum Command {
         #[command(subcommand)]
         command: Option<sagas::Command>,
     },
+    /// Tells what became of an order across the four services, and what is still to happen
+    Explain(explain::Command),
     /// Says what is wrong, a line each, and ends with 1 where something is
     ///
     /// Without addresses: with this machine, whether the launcher runs or not. With addresses: with a
@@ -115,6 +117,7 @@ impl Cli {
             }
             Some(Command::Deferred { command }) => command.unwrap_or_default().run(&paths)?,
             Some(Command::Sagas { command }) => command.unwrap_or_default().run(&paths)?,
+            Some(Command::Explain(command)) => command.run(&paths)?,
             Some(Command::Service { .. } | Command::Doctor(_)) => {}
         }
         Ok(ExitCode::SUCCESS)

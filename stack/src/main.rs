@@ -5,7 +5,7 @@
 //! - [`control`]: how another terminal asks the running launcher. [`state`]: what the next launcher
 //!   needs to know if this one is killed.
 //! - [`tokens`]: what a locked store is opened by.
-//! - [`deferred`], [`sagas`]: what operators do; [`operator`]: what both have in common.
+//! - [`deferred`], [`sagas`], [`explain`]: what operators do; [`operator`]: what they have in common.
 //! - [`doctor`]: what is wrong, here or with a deployed store.
 
 mod cli;
@@ -13,6 +13,7 @@ mod config;
 mod control;
 mod deferred;
 mod doctor;
+mod explain;
 mod launcher;
 mod logs;
 mod names;

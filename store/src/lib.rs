@@ -5,7 +5,8 @@
 //! - [`degrade`]: reads, with what is known of the others while they are away;
 //! - [`purchase`] and [`refund`]: one remote step each, on ids minted here;
 //! - [`claims`]: claims on a warranty, decided now or later;
-//! - [`admission`]: how much of all that is done at a time, and for one user.
+//! - [`admission`]: how much of all that is done at a time, and for one user;
+//! - [`dashboard`]: the page that shows operators what happens in all four services.
 //!
 //! What can't be done at once is a deferred call in Store's own database: a claim that waits, and the
 //! undo of a purchase whose outcome is not known.
@@ -13,6 +14,7 @@
 pub mod admission;
 pub mod claims;
 pub mod config;
+pub mod dashboard;
 pub mod degrade;
 pub mod models;
 pub mod purchase;
@@ -136,8 +138,15 @@ pub async fn run(
         warranty: WarrantyClient::new(warranty),
         known,
     };
-    let routes = routes::served(admission).with_state(app);
-    let site = Site { routes, migrations: &MIGRATIONS, deferred: Some(runtime), sagas: None };
+    let others = [&config.order, &config.warehouse, &config.warranty];
+    let page = dashboard::page(&base, &app, others)?;
+    let site = Site {
+        routes: routes::served(admission).with_state(app),
+        migrations: &MIGRATIONS,
+        deferred: Some(runtime),
+        sagas: None,
+        page: Some(page),
+    };
     boot::serve(base, site, listener, shutdown).await
 }
 

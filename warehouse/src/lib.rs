@@ -56,6 +56,7 @@ pub async fn run(
         migrations: &MIGRATIONS,
         deferred: None,
         sagas: None,
+        page: None,
     };
     boot::serve(base, site, listener, shutdown).await
 }

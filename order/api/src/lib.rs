@@ -17,6 +17,12 @@ pub const PORT: u16 = 8380;
 /// There is no such order, or it is somebody else's.
 pub const ORDER_NOT_FOUND: &str = "order_not_found";
 
+/// The item of an order: its id follows from the order's, so that whoever knows the order can undo
+/// all of it, also when nothing was written down anywhere.
+pub fn item_of(order: Uuid) -> Uuid {
+    Uuid::new_v5(&order, b"item")
+}
+
 /// 503: the item's return may have happened; it is completed in the background.
 pub const REFUND_PENDING: &str = "refund_pending";
 

@@ -27,6 +27,16 @@ pub struct OrderRow {
 }
 
 impl OrderRow {
+    /// When it was placed.
+    pub fn placed_at(&self) -> DateTime<Utc> {
+        self.order_date
+    }
+
+    /// `PAID` or `CANCELED`.
+    pub fn status(&self) -> &str {
+        &self.status
+    }
+
     /// One.
     pub fn find(conn: &mut PgConnection, uid: Uuid) -> QueryResult<Option<Self>> {
         orders::table

@@ -1,5 +1,6 @@
 //! HTTP in, HTTP out: every route is in this list.
 
+mod explain;
 mod orders;
 mod warranty;
 
@@ -16,4 +17,5 @@ pub fn table() -> OpenApiRouter<App> {
         .routes(routes!(orders::list, orders::place, orders::give_back))
         .routes(routes!(orders::get))
         .routes(routes!(warranty::claim))
+        .routes(routes!(explain::order))
 }

@@ -100,6 +100,7 @@ async fn it_answers_as_every_service_does() {
     plumbing::openapi_has(
         client,
         &[
+            ("/manage/explain/{orderUid}", &["get"]),
             ("/api/v1/orders/{uid}", &["get", "post", "delete"]),
             ("/api/v1/orders/{userUid}/{orderUid}", &["get"]),
             ("/api/v1/orders/{uid}/warranty", &["post"]),

@@ -44,7 +44,7 @@ pub(crate) use {
     database::{Door, waits},
     handler::storable,
     ledger::{are_open, micros},
-    operators::{DISCARDED, renew},
+    operators::{DISCARDED, find, renew},
     shared::Shared,
 };
 

@@ -126,6 +126,7 @@ pub struct Filter {
     pub(super) stage: Option<Stage>,
     pub(super) kind: Option<String>,
     pub(super) limit: Option<u32>,
+    pub(super) without_discarded: bool,
 }
 
 impl Filter {
@@ -137,6 +138,12 @@ impl Filter {
     /// Only those that are there; discarded ones too.
     pub fn stage(mut self, stage: Stage) -> Self {
         self.stage = Some(stage);
+        self
+    }
+
+    /// None of those that are discarded, where a stage is asked for.
+    pub fn without_discarded(mut self) -> Self {
+        self.without_discarded = true;
         self
     }
 
@@ -212,6 +219,9 @@ pub struct KindSnapshot {
     pub parked: u64,
     /// Since when the oldest call that has not ended is written down.
     pub oldest: Option<Duration>,
+    /// Since when the call is due that has been for the longest, of those that wait and of those that
+    /// the broker has. Nothing when none is.
+    pub late: Option<Duration>,
 }
 
 /// The reason of what an operator discards before it was given up by itself.
@@ -232,6 +242,15 @@ pub(crate) fn renew(
         Stage::Pending => Ok(ledger::hasten(conn, call.id)?),
         stage => Err(stage),
     })
+}
+
+/// The call with this id, in the transaction of this connection.
+#[cfg(feature = "saga")]
+pub(crate) fn find(
+    conn: &mut diesel::PgConnection,
+    id: Uuid,
+) -> diesel::QueryResult<Option<Entry>> {
+    ledger::get(conn, id)
 }
 
 impl Deferred {
@@ -372,6 +391,7 @@ impl super::shared::Shared {
                 Stage::Done => {}
             }
             kind.oldest = kind.oldest.max(depth.oldest());
+            kind.late = kind.late.max(depth.late());
         }
         Ok(Snapshot { broker: self.broker(), kinds: kinds.into_values().collect() })
     }

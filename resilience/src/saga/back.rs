@@ -148,7 +148,7 @@ pub(super) struct StepUndone {
 }
 
 /// Of one step there is one.
-fn undo_id(saga: Uuid, step: i32) -> Uuid {
+pub(super) fn undo_id(saga: Uuid, step: i32) -> Uuid {
     Uuid::new_v5(&saga, format!("undo {step}").as_bytes())
 }
 

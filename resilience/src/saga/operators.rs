@@ -13,6 +13,9 @@ use super::shared::Definitions;
 use super::takeover;
 use crate::deferred::{self, DatabaseError, OperatorError};
 
+/// Of the sagas with one key, so many are shown.
+const MOST_OF_A_KEY: i64 = 100;
+
 /// One saga, with all that is known of it.
 #[derive(Clone, Debug, serde::Serialize)]
 #[non_exhaustive]
@@ -165,6 +168,31 @@ impl Sagas {
     /// When the database can't be reached.
     pub async fn get(&self, id: Uuid) -> Result<Option<SagaEntry>, DatabaseError> {
         self.shared.door.run(move |conn| journal::get(conn, id)).await
+    }
+
+    /// Every saga with this key that is still kept, the oldest first, each with its steps and with what
+    /// of it is, or was, a deferred call; at most a hundred of those that have ended. It walks through
+    /// all that is kept: it is for people.
+    ///
+    /// # Errors
+    ///
+    /// When the database can't be reached.
+    pub async fn of_key(
+        &self,
+        key: impl Into<String>,
+    ) -> Result<Vec<(SagaEntry, Vec<deferred::Entry>)>, DatabaseError> {
+        let key = key.into();
+        let found = self.shared.door.run(move |conn| {
+            let sagas = journal::of_key(conn, &key, MOST_OF_A_KEY)?;
+            let with_calls = |saga: SagaEntry| {
+                let ids: Vec<_> = takeover::call_ids(saga.id, saga.steps.len()).collect();
+                let calls = ids.into_iter().map(|id| deferred::find(conn, id));
+                let calls = calls.filter_map(diesel::QueryResult::transpose);
+                Ok((saga, calls.collect::<diesel::QueryResult<_>>()?))
+            };
+            sagas.into_iter().map(with_calls).collect::<diesel::QueryResult<_>>()
+        });
+        found.await
     }
 
     /// How many there are of each kind that have not ended.

@@ -11,7 +11,7 @@ use tokio::time::{MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::back::{UndoHandler, patient, undo};
+use super::back::{UndoHandler, patient, undo, undo_id};
 use super::call::Stage;
 use super::counts;
 use super::journal::{self, Left, Taken};
@@ -51,6 +51,12 @@ fn resume_id(saga: Uuid) -> Uuid {
 pub(super) fn resume(saga: Uuid, context: &BTreeMap<String, String>) -> Deferral {
     let call = Deferral::of::<ResumeHandler>(resume_id(saga), &ResumeCall { saga });
     context.iter().fold(call, |call, (name, value)| call.with_context(name, value))
+}
+
+/// Whatever of a saga with so many steps the ledger may have, or have had.
+pub(super) fn call_ids(saga: Uuid, steps: usize) -> impl Iterator<Item = Uuid> {
+    let steps = i32::try_from(steps).unwrap_or(i32::MAX);
+    (0..steps).map(move |step| undo_id(saga, step)).chain([resume_id(saga)])
 }
 
 /// What of a saga the ledger has, or should have. In the order of their ids, in which they are locked.

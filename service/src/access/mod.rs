@@ -42,6 +42,8 @@ struct Inner {
     service: &'static str,
     config: AccessConfig,
     identity: Option<Identity>,
+    /// Paths that are open to everyone as health is: a page that says nothing by itself.
+    open: &'static [&'static str],
 }
 
 /// The request has a management token.
@@ -83,8 +85,9 @@ impl Access {
         service: &'static str,
         config: AccessConfig,
         identity: Option<Identity>,
+        open: &'static [&'static str],
     ) -> Self {
-        Self(Arc::new(Inner { service, config, identity }))
+        Self(Arc::new(Inner { service, config, identity, open }))
     }
 
     /// Everyone is let in.
@@ -97,7 +100,7 @@ impl Access {
             identity: None,
             allowed_open: false,
         };
-        Self::new(service, config, None)
+        Self::new(service, config, None, &[])
     }
 
     /// Whether what it has done is taken back by those who call it. A user takes nothing back.
@@ -106,8 +109,8 @@ impl Access {
     }
 
     fn wanted(&self, path: &str) -> Wanted<'_> {
-        let Inner { config, identity, .. } = &*self.0;
-        if is_health(path) {
+        let Inner { config, identity, open, .. } = &*self.0;
+        if is_health(path) || open.contains(&path) {
             Wanted::Nothing
         } else if is_below(path, "/manage") || is_below(path, "/metrics") {
             Wanted::token(Kind::Management, config.management.as_ref())
@@ -163,7 +166,7 @@ impl Access {
 
     /// For an operator: what is locked, and what isn't.
     pub(crate) fn view(&self) -> AccessView {
-        let Inner { service, config, identity } = &*self.0;
+        let Inner { service, config, identity, .. } = &*self.0;
         let count = |tokens: &Option<Tokens>| tokens.as_ref().map_or(0, Tokens::count);
         let tokens = |tokens: &Option<Tokens>| match tokens {
             Some(_) => Lock::Token,

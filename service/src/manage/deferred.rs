@@ -44,7 +44,7 @@ struct Ledger {
 /// How many calls of a kind there are that are neither done nor discarded.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Depth {
+pub(super) struct Depth {
     kind: String,
     /// Calls that wait.
     pending: u64,
@@ -57,6 +57,9 @@ struct Depth {
     /// Milliseconds since the oldest that has not ended was accepted.
     #[serde(skip_serializing_if = "Option::is_none")]
     oldest_ms: Option<u64>,
+    /// Milliseconds since the one was due that has been for the longest, of those that are not begun.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    late_ms: Option<u64>,
 }
 
 impl From<KindSnapshot> for Depth {
@@ -68,6 +71,7 @@ impl From<KindSnapshot> for Depth {
             running: kind.running,
             parked: kind.parked,
             oldest_ms: kind.oldest.map(millis),
+            late_ms: kind.late.map(millis),
         }
     }
 }
@@ -75,7 +79,7 @@ impl From<KindSnapshot> for Depth {
 /// A deferred call.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct Call {
+pub(super) struct Call {
     /// Also its idempotency key.
     id: Uuid,
     kind: String,

@@ -1,12 +1,16 @@
 //! `/manage/resilience`: what protects this service's calls, and an operator's hand on it;
-//! [`/manage/access`](access): who is let in; [`/manage/deferred`](deferred): the calls that it makes later; and [`/manage/sagas`](sagas): its
-//! operations that reach into several systems.
+//! `/manage/access`: who is let in; `/manage/deferred`: the calls that it makes
+//! later; `/manage/sagas`: its operations that reach into several systems; and
+//! [`/manage/overview`](overview): all of it at a glance.
 //!
 //! Every replica has breakers of its own: what is shown and what is done concerns the one that
 //! answers, and it says which one that is.
 
 pub(crate) mod access;
 pub(crate) mod deferred;
+pub mod explain;
+pub(crate) mod history;
+pub mod overview;
 mod rows;
 pub(crate) mod sagas;
 mod view;
@@ -25,7 +29,7 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 use uuid::Uuid;
 
-pub(crate) use view::rfc3339;
+pub use view::rfc3339;
 use view::{Breaker, Resilience};
 
 use crate::access::Operator;
@@ -45,6 +49,10 @@ impl Panel {
     pub(crate) fn new(service: &'static str, registry: Registry) -> Self {
         Self { service, replica: Uuid::new_v4(), registry }
     }
+
+    fn view(&self) -> Resilience {
+        Resilience::new(self.service, self.replica, self.registry.snapshot())
+    }
 }
 
 /// Its routes, with their state.
@@ -57,7 +65,7 @@ pub(crate) fn routes(panel: Panel) -> OpenApiRouter {
     (status = 200, description = "Everything, each kind sorted by name", body = Resilience),
 ))]
 async fn show(State(panel): State<Panel>) -> Json<Resilience> {
-    Json(Resilience::new(panel.service, panel.replica, panel.registry.snapshot()))
+    Json(panel.view())
 }
 
 /// What an operator asks of a breaker.
@@ -171,7 +179,8 @@ fn is_passed_on(parts: &Parts) -> bool {
 
 /// The request has a management token. Where the service has none, it comes from this machine itself,
 /// through no proxy on it, and not from a page of another site in its browser.
-struct Trusted;
+#[derive(Debug)]
+pub struct Trusted;
 
 /// Whether it is no page's, or a page's of this machine. A foreign name can be made to lead here
 /// after its page was loaded: to the browser the two are one site. What tells is the origin, and, as

@@ -42,7 +42,7 @@ struct Journal {
 /// How many sagas of a kind there are that have not ended.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct OpenSagas {
+pub(super) struct OpenSagas {
     kind: String,
     /// Sagas under way.
     running: u64,
@@ -70,7 +70,7 @@ impl From<KindSnapshot> for OpenSagas {
 /// A saga.
 #[derive(Debug, Serialize, ToSchema)]
 #[serde(rename_all = "camelCase")]
-struct ShownSaga {
+pub(super) struct ShownSaga {
     id: Uuid,
     kind: String,
     /// Of those with the same one is open at a time.

@@ -185,7 +185,7 @@ impl From<RetryBudgetSnapshot> for RetryBudget {
 }
 
 /// RFC 3339 in UTC, to the microsecond.
-pub(crate) fn rfc3339(time: SystemTime) -> String {
+pub fn rfc3339(time: SystemTime) -> String {
     DateTime::<Utc>::from(time).to_rfc3339_opts(SecondsFormat::Micros, false)
 }
 

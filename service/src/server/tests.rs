@@ -12,6 +12,7 @@ use crate::access::{Access, Callers};
 use crate::lifecycle::Lifecycle;
 use crate::pipeline::{Shell, wrap};
 use crate::testing::{Client, assert_envelope, until};
+use crate::traffic::Traffic;
 
 /// Longer than anything here takes on a crowded machine.
 const SOON: Duration = Duration::from_secs(20);
@@ -58,6 +59,7 @@ async fn start_for(callers: Callers, limits: Limits) -> Server {
         budget: LONG,
         access: Access::open("thing", callers),
         body_time: limits.body_time,
+        traffic: Traffic::default(),
     };
     let app = wrap(routes, &shell);
     let running = tokio::spawn(serve(listener, app, "thing", limits, closing.clone()));

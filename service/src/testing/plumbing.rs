@@ -85,11 +85,12 @@ pub async fn openapi_has(client: &Client, paths: &[(&str, &[&str])]) {
     // Two types of one name would describe each other's values.
     let known = &document["components"]["schemas"]["HealthStatus"]["enum"];
     assert_eq!(known, &serde_json::json!(["Work", "Down", "Absent"]));
-    let shared: [(&str, &[&str]); 6] = [
+    let shared: [(&str, &[&str]); 7] = [
         ("/manage/access", &["get"]),
         ("/manage/health", &["get"]),
         ("/manage/health/live", &["get"]),
         ("/manage/health/ready", &["get"]),
+        ("/manage/overview", &["get"]),
         ("/manage/resilience", &["get"]),
         ("/manage/resilience/{name}", &["post"]),
     ];

@@ -1,6 +1,6 @@
 //! Order and Store are ended at every point there is, one after the other: before and after each write
-//! of theirs and each call that goes out. What the user was told is true afterwards, and the books
-//! balance.
+//! of theirs and each call that goes out. What the user was told is true afterwards, the books balance,
+//! and what `explain` tells is what is written down.
 
 use std::collections::HashSet;
 use std::fs;
@@ -116,11 +116,21 @@ impl Scene<'_> {
         points.map(str::to_owned).collect()
     }
 
+    /// Of each order that was touched the true story is told.
+    async fn is_explained(&self, since: i64, point: &str) {
+        for order in self.world.orders_since(since) {
+            self.world
+                .explains(order, &format!("{:?} {:?}, {point}", self.story, self.beside))
+                .await;
+        }
+    }
+
     /// Ends the victim there. Whether it came past on its way; nothing where it comes past by itself,
     /// before anybody asks it for anything.
     async fn ended_at(&self, point: &str) -> Option<bool> {
         let (world, key) = (self.world, Uuid::new_v4().to_string());
         let order = self.before().await;
+        let begin = world.moment();
         let before = world.paid().await;
         if !self.again_with((crash::AT, point)).await {
             self.victim.ended().await;
@@ -133,7 +143,10 @@ impl Scene<'_> {
             self.victim.kill().await;
         }
         self.victim.start().await;
+        // While it is taken over, and when that is over.
+        self.is_explained(begin, point).await;
         world.settles().await;
+        self.is_explained(begin, point).await;
         let scene = format!("{:?} {:?}, {point}: {answer:?}", self.story, self.beside);
         let after = world.paid().await;
         match order {

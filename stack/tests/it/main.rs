@@ -5,6 +5,7 @@
 mod broker;
 mod claims;
 mod crashes;
+mod dashboard;
 mod database;
 mod doctor;
 mod faults;

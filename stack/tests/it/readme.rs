@@ -17,7 +17,7 @@ fn the_readme_says_what_happens() {
     let folder = folder();
     let _launcher = Launcher::ready(folder.path());
     let store = status(folder.path())["store"]["url"].as_str().unwrap().to_owned();
-    let expected: [&[&str]; 10] = [
+    let expected: [&[&str]; 11] = [
         &["HTTP/1.1 201 Created", "location: /api/v1/store/6d2cb5a0", r#"{"orderUid":""#],
         &[r#""status":"PAID","model":"Lego 8070","size":"M","#, "ON_WARRANTY"],
         &[r#""decision":"RETURN""#, "HTTP/1.1 204 No Content"],
@@ -29,6 +29,12 @@ fn the_readme_says_what_happens() {
             "warehouse is ready",
             r#""status":"DECIDED","reason":"another one is","decision":"REFUSED""#,
             r#""status":"DECIDED","reason":"a brick is missing","decision":"RETURN""#,
+        ],
+        &[
+            ": refunded\n",
+            "place take: asks warehouse",
+            "return give-back: warehouse says yes",
+            "the order is refunded",
         ],
         &[
             r#""service":"store""#,

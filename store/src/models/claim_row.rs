@@ -79,6 +79,21 @@ impl ClaimRow {
             .load(conn)
     }
 
+    /// The order of a claim.
+    pub fn order_of(conn: &mut PgConnection, claim: Uuid) -> QueryResult<Option<Uuid>> {
+        let found = claims::table.filter(claims::claim_uid.eq(claim));
+        found.select(claims::order_uid).first(conn).optional()
+    }
+
+    /// Those of an order, whosever it is, oldest first.
+    pub fn of_order(conn: &mut PgConnection, order: Uuid) -> QueryResult<Vec<Self>> {
+        claims::table
+            .filter(claims::order_uid.eq(order))
+            .order((claims::requested_at, claims::id))
+            .select(Self::as_select())
+            .load(conn)
+    }
+
     /// It is decided.
     pub fn decided(
         conn: &mut PgConnection,

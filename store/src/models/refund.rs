@@ -1,5 +1,6 @@
 //! Which refunds are complete, and which may still come.
 
+use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, now, select};
 use diesel::pg::data_types::PgInterval;
 use diesel::prelude::*;
@@ -32,6 +33,20 @@ impl Refund {
             let attempts = refund_attempts::table.filter(refund_attempts::order_uid.eq(order));
             diesel::delete(attempts).execute(conn).map(drop)
         })
+    }
+
+    /// When it was complete.
+    pub fn when(conn: &mut PgConnection, order: Uuid) -> QueryResult<Option<DateTime<Utc>>> {
+        refunds::table.find(order).select(refunds::refunded_at).first(conn).optional()
+    }
+
+    /// Since when each attempt may still come.
+    pub fn attempts(conn: &mut PgConnection, order: Uuid) -> QueryResult<Vec<DateTime<Utc>>> {
+        refund_attempts::table
+            .filter(refund_attempts::order_uid.eq(order))
+            .select(refund_attempts::begun_at)
+            .order(refund_attempts::begun_at)
+            .load(conn)
     }
 
     /// Notes that Order is about to be asked for it: the attempt's id. Forgets what can't come any more.

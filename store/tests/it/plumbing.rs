@@ -136,6 +136,7 @@ async fn it_answers_as_every_service_does() {
     plumbing::openapi_has(
         client,
         &[
+            ("/manage/explain/{orderUid}", &["get"]),
             ("/api/v1/store/{userUid}/orders", &["get"]),
             ("/api/v1/store/{userUid}/{orderUid}", &["get"]),
             ("/api/v1/store/{userUid}/purchase", &["post"]),

@@ -1,5 +1,6 @@
 //! HTTP in, HTTP out: every route is in this list.
 
+mod explain;
 mod items;
 mod warranty;
 
@@ -20,4 +21,5 @@ pub fn table() -> OpenApiRouter<App> {
         .routes(routes!(items::list, items::take))
         .routes(routes!(items::get, items::give_back))
         .routes(routes!(warranty::claim))
+        .routes(routes!(explain::item))
 }

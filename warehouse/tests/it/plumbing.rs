@@ -151,7 +151,8 @@ async fn metrics_count_requests_by_route_and_not_by_id() {
 #[tokio::test]
 async fn the_openapi_document_is_3_1_and_has_every_route() {
     let world = World::start().await;
-    let paths: [(&str, &[&str]); 3] = [
+    let paths: [(&str, &[&str]); 4] = [
+        ("/manage/explain/{itemUid}", &["get"]),
         ("/api/v1/warehouse", &["get", "post"]),
         ("/api/v1/warehouse/{itemUid}", &["get", "delete"]),
         ("/api/v1/warehouse/{itemUid}/warranty", &["post"]),

@@ -16,6 +16,17 @@ pub struct Close {
     pub reopened: bool,
 }
 
+impl Close {
+    /// Those of an item, each with its name.
+    pub fn all(conn: &mut PgConnection, item: Uuid) -> QueryResult<Vec<(String, Self)>> {
+        closes::table
+            .filter(closes::item_uid.eq(item))
+            .select((closes::name, Self::as_select()))
+            .order(closes::name)
+            .load(conn)
+    }
+}
+
 /// A close, by its item and name.
 #[derive(Clone, Copy, Debug)]
 pub struct Named<'a> {

@@ -1,6 +1,7 @@
 //! HTTP in, HTTP out: every route is in this list.
 
 mod claims;
+mod explain;
 mod warranties;
 
 use service::access::Callers;
@@ -20,4 +21,5 @@ pub fn table() -> OpenApiRouter<App> {
         .routes(routes!(warranties::list))
         .routes(routes!(warranties::get, warranties::start_or_restore, warranties::close))
         .routes(routes!(claims::claim))
+        .routes(routes!(explain::item))
 }

@@ -184,7 +184,8 @@ async fn a_list_of_100_is_one_statement() {
 #[tokio::test]
 async fn the_openapi_document_is_3_1_and_has_every_route() {
     let world = World::start().await;
-    let paths: [(&str, &[&str]); 3] = [
+    let paths: [(&str, &[&str]); 4] = [
+        ("/manage/explain/{itemUid}", &["get"]),
         ("/api/v1/warranty", &["get"]),
         ("/api/v1/warranty/{itemUid}", &["get", "post", "delete"]),
         ("/api/v1/warranty/{itemUid}/warranty", &["post"]),

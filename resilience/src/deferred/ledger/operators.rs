@@ -104,6 +104,7 @@ pub(in crate::deferred) fn list(
     // One question per state, named in its text: each is asked of a partial index, and what is done
     // isn't walked through.
     let (stages, which) = match &filter.stage {
+        Some(stage) if filter.without_discarded => (std::slice::from_ref(stage), NOT_DISCARDED),
         Some(stage) => (std::slice::from_ref(stage), "true"),
         None => (OPEN, NOT_DISCARDED),
     };
@@ -257,6 +258,8 @@ pub(in crate::deferred) struct Depth {
     pub(in crate::deferred) count: i64,
     #[diesel(sql_type = BigInt)]
     oldest: i64,
+    #[diesel(sql_type = BigInt)]
+    due: i64,
 }
 
 impl Depth {
@@ -268,6 +271,13 @@ impl Depth {
     pub(in crate::deferred) fn oldest(&self) -> Option<Duration> {
         let open = self.state != Stage::Parked.as_str();
         open.then(|| Duration::from_micros(u64::try_from(self.oldest).unwrap_or_default()))
+    }
+
+    /// Since when the one is due that has been for the longest, where none of them is begun.
+    pub(in crate::deferred) fn late(&self) -> Option<Duration> {
+        let waits = [Stage::Pending.as_str(), Stage::Sent.as_str()].contains(&&*self.state);
+        let late = u64::try_from(self.due).ok().filter(|late| waits && *late > 0);
+        late.map(Duration::from_micros)
     }
 }
 
@@ -281,7 +291,9 @@ pub(in crate::deferred) fn depths(conn: &mut PgConnection) -> QueryResult<Vec<De
             format!(
                 "SELECT kind, '{state}' AS state, count(*) AS count,
                         (extract(epoch FROM clock_timestamp() - min(created_at)) * 1000000)::bigint
-                            AS oldest
+                            AS oldest,
+                        (extract(epoch FROM clock_timestamp() - min(not_before)) * 1000000)::bigint
+                            AS due
                  FROM deferred WHERE state = '{state}' AND mode = 'call' AND {NOT_DISCARDED}
                  GROUP BY kind"
             )

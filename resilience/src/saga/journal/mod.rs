@@ -17,7 +17,7 @@ use serde_json::value::RawValue;
 use uuid::Uuid;
 
 pub(super) use self::read::{
-    Left, depths, find, find_open, get, left, list, saga_of_call, step, take,
+    Left, depths, find, find_open, get, left, list, of_key, saga_of_call, step, take,
 };
 use super::call::{Known, Stage};
 use crate::deferred::{DatabaseError, micros, storable};

@@ -280,6 +280,27 @@ pub(in crate::saga) fn get(conn: &mut PgConnection, id: Uuid) -> QueryResult<Opt
     saga.shown(steps).map(Some)
 }
 
+/// Every saga with this key, the oldest first, with its steps: of those that ended, at most so many of
+/// the newest.
+pub(in crate::saga) fn of_key(
+    conn: &mut PgConnection,
+    key: &str,
+    most: i64,
+) -> QueryResult<Vec<SagaEntry>> {
+    let mut sagas: Vec<StoredSaga> = sql_query(format!(
+        "SELECT {SAGA} FROM saga WHERE key = $1 ORDER BY ended_at DESC NULLS FIRST LIMIT $2"
+    ))
+    .bind::<Text, _>(key)
+    .bind::<BigInt, _>(most)
+    .get_results(conn)?;
+    sagas.sort_by_key(|saga| saga.begun_at);
+    let shown = |saga: StoredSaga| {
+        let steps = steps(conn, saga.id, StoredStep::shown)?;
+        saga.shown(steps)
+    };
+    sagas.into_iter().map(shown).collect()
+}
+
 /// The sagas that fit, the newest first, without their steps.
 pub(in crate::saga) fn list(
     conn: &mut PgConnection,

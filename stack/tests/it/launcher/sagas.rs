@@ -44,6 +44,20 @@ fn purchase_that_waits_to_be_taken_back_is_listed_shown_and_retried() {
     let steps: Vec<_> = steps.map(|step| (&step["name"], &step["state"])).collect();
     assert_eq!(json!(steps), json!([["take", "undone"], ["start", "undo_deferred"]]));
 
+    let key = open["sagas"][0]["key"].as_str().unwrap();
+    let told = order(path, &["explain", key]);
+    for line in [
+        "place take: undone at warehouse",
+        "place start: warranty may have done it: the answer was lost",
+        "place start: its undo failed at warranty, and is made later",
+        "still to happen:\n",
+        "not told by:\n  warranty (connection refused)\n",
+    ] {
+        assert!(told.contains(line), "no {line} in {told}");
+    }
+    let json = read(&order(path, &["explain", key, "--json"]));
+    assert_eq!(json["orderUid"], key);
+
     // What is left of it is a deferred call of Order's, and found to be that.
     let calls = read(&order(path, &["deferred", "list", "--kind", "saga.undo", "--json"]));
     assert_eq!(calls["store"]["calls"], json!([]));

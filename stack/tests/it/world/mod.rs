@@ -5,6 +5,7 @@
 //! - [`shop`]: what a user does, and the answers that the contract promises; [`bulk`]: orders by the
 //!   thousand.
 //! - [`HttpProxy`]: a bad network between two services; [`Balancer`]: what is in front of replicas. [`ledger`]: whether the databases add up.
+//! - `story`: whether what `explain` tells is what is written down.
 //! - [`dice`]: chance that can be had again.
 
 mod balancer;
@@ -13,6 +14,7 @@ pub(crate) mod dice;
 pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod shop;
+mod story;
 
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};

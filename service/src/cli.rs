@@ -90,8 +90,8 @@ fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<()> {
     let config = (program.read)(&mut reader);
     let config = reader.finish(config)?;
     let url = (program.base)(&config).database_url.clone();
-    telemetry::init();
-    match command {
+    let traces = telemetry::init(program.name, command == "serve")?;
+    let done = match command {
         "migrate" => migrate::up(url.as_str(), program.migrations),
         "revert" => migrate::down(url.as_str(), program.migrations),
         "health" => health((program.base)(&config).address),
@@ -101,7 +101,9 @@ fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<()> {
             Ok(())
         }
         _ => serve(program, config),
-    }
+    };
+    traces.end();
+    done
 }
 
 /// Asks the service that listens there, on this machine.

@@ -2,7 +2,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderName, HeaderValue, Method};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tracing::Span;
 use url::Url;
 
 use super::classify::ByKind;
@@ -50,8 +51,12 @@ pub(super) struct Inner {
     pub(super) codes: Codes,
     pub(super) max_body: usize,
     pub(super) secret: Option<(HeaderName, HeaderValue)>,
+    pub(super) on_attempt: Option<OnAttempt>,
     pub(super) transport: Transport,
 }
+
+/// Told of each attempt: its span, and the headers that it sends.
+pub(super) type OnAttempt = fn(&Span, &mut HeaderMap);
 
 impl Client {
     /// Starts building a client. The name is the dependency's, as users may read it. Paths are
@@ -69,6 +74,7 @@ impl Client {
             codes: Codes::default(),
             max_body: 4 << 20,
             secret: None,
+            on_attempt: None,
         }
     }
 
@@ -137,6 +143,7 @@ pub struct ClientBuilder {
     codes: Codes,
     max_body: usize,
     secret: Option<(HeaderName, HeaderValue)>,
+    on_attempt: Option<OnAttempt>,
 }
 
 impl ClientBuilder {
@@ -218,6 +225,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Is told of each attempt before it goes out: its span, `call`, and the headers that it sends, but
+    /// for the [secret one](Self::secret_header). So a tracer can have the other side go on with the
+    /// trace of that span. The default is to send the headers as they are.
+    pub fn on_attempt(mut self, told: fn(&Span, &mut HeaderMap)) -> Self {
+        self.on_attempt = Some(told);
+        self
+    }
+
     /// The client, on the connections of this transport.
     pub fn build(self, transport: &Transport) -> Client {
         let breaker = self.breaker.unwrap_or_else(|| {
@@ -245,6 +260,7 @@ impl ClientBuilder {
                 codes: self.codes,
                 max_body: self.max_body,
                 secret: self.secret,
+                on_attempt: self.on_attempt,
                 transport: transport.clone(),
             }),
         }

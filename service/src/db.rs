@@ -230,7 +230,11 @@ impl Db {
         }
     }
 
-    async fn place(&self, places: &Arc<Semaphore>, limit: Duration) -> Option<OwnedSemaphorePermit> {
+    async fn place(
+        &self,
+        places: &Arc<Semaphore>,
+        limit: Duration,
+    ) -> Option<OwnedSemaphorePermit> {
         if let Ok(place) = Arc::clone(places).try_acquire_owned() {
             return Some(place);
         }

@@ -168,7 +168,8 @@ fn span(
 
 /// One line per request; probes only when they fail.
 fn log(method: &Method, path: &str, status: StatusCode, took: Duration, failure: Option<&Failure>) {
-    let (status, millis) = (status.as_u16(), took.as_millis());
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let status = status.as_u16();
     let Some(failure) = failure else {
         if is_plumbing(path) {
             tracing::debug!(%method, path, status, millis, "answered");

@@ -211,7 +211,8 @@ impl Builder {
         let broker = if self.broker.is_some() { Broker::Down } else { Broker::Absent };
         #[cfg(not(feature = "rabbitmq"))]
         let broker = Broker::Absent;
-        let shared = Arc::new(Shared::new(self.app, self.door, (self.kinds, self.on_attempt), broker));
+        let shared =
+            Arc::new(Shared::new(self.app, self.door, (self.kinds, self.on_attempt), broker));
         #[cfg(feature = "saga")]
         sagas.join(&shared);
         Ok(Runtime {

@@ -9,7 +9,7 @@ use url::Url;
 use super::classify::ByKind;
 use super::error::{CallError, Effect, ErrorKind};
 use super::meaning::Codes;
-use super::request::Request;
+use super::request::{Request, not_made};
 use super::transport::Transport;
 use crate::breaker::Breaker;
 use crate::bulkhead::Bulkhead;
@@ -94,8 +94,11 @@ impl Client {
     ///
     /// [`ErrorKind::Rejected`], as the call itself would fail.
     pub fn check(&self) -> Result<(), CallError> {
-        let rejected = |no| CallError::new(&self.inner.name, ErrorKind::Rejected(no), Effect::None);
-        self.inner.breaker.check().map_err(rejected)
+        self.inner.breaker.check().map_err(|no| {
+            let (name, kind) = (&self.inner.name, ErrorKind::Rejected(no));
+            not_made(name, &kind);
+            CallError::new(name, kind, Effect::None)
+        })
     }
 
     /// A GET of this path, which starts with a slash. Anything in it that comes from outside must

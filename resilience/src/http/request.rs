@@ -210,7 +210,7 @@ impl Request {
 
 /// Nothing went out: there is no attempt, and so no span, that would show it.
 #[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
-fn not_made(dependency: &Arc<str>, kind: &ErrorKind) {
+pub(super) fn not_made(dependency: &Arc<str>, kind: &ErrorKind) {
     let why = match kind {
         ErrorKind::Rejected(no) => {
             let (breaker, state) = (no.breaker(), no.state().as_str());

@@ -27,4 +27,5 @@ mod ship;
 mod shutdown;
 mod soak;
 mod storm;
+mod telemetry;
 mod world;

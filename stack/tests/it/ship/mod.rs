@@ -12,18 +12,18 @@ mod deploy;
 mod dyno;
 mod heroku;
 mod kubernetes;
-mod manifests;
+pub(crate) mod manifests;
 mod platform;
 mod tls;
 
 use std::path::PathBuf;
 
 /// A file of the repository.
-fn file(path: &str) -> PathBuf {
+pub(crate) fn file(path: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

@@ -7,7 +7,7 @@
 //! - `cost`: what all of that takes of the throughput.
 
 mod collector;
-
+mod cost;
 mod metrics;
 mod monitoring;
 mod traces;

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 use crate::ship::manifests::yaml;
 use crate::ship::{file, read};
 use crate::world::shop::Promise as _;
-use crate::world::{Part, RECOVERY, World};
+use crate::world::{MANAGEMENT_TOKEN, Part, RECOVERY, World};
 
 /// What Prometheus adds to all that it asks for.
 const ADDED: [(&str, &str); 2] = [("job", "shop"), ("instance", "store:8080")];
@@ -153,12 +153,14 @@ impl Asked {
                 continue;
             };
             rest = rest[found.len()..].trim_start();
+            let is_called = ["(", "by ", "by(", "without ", "without("];
+            let is_called = is_called.iter().any(|next| rest.starts_with(next));
             if ["by", "without", "on", "ignoring"].contains(&found) {
                 let end = rest.find(')').unwrap();
                 let list = rest[1..end].split(',').map(|label| label.trim().to_owned());
                 asked.labels.extend(list);
                 rest = &rest[end..];
-            } else if !rest.starts_with('(') && !["and", "or", "unless"].contains(&found) {
+            } else if !is_called && !["and", "or", "unless"].contains(&found) {
                 let end = if rest.starts_with('{') { rest.find('}').unwrap() } else { 0 };
                 let matchers = matcher.captures_iter(&rest[..end]);
                 let matchers =
@@ -197,7 +199,7 @@ impl Asked {
 async fn alerts_and_the_dashboard_ask_for_what_there_is() {
     let plan = World::plan().impatient().variable("BREAKER_FAILURES", "1");
     let plan = plan.variable("MAX_IN_FLIGHT", "2").variable("MAX_WAITING", "2");
-    let world = plan.start().await;
+    let world = plan.locked().start().await;
     // Everything that happens in a shop: all is well, too much at once, and somebody is away.
     let order = world.bought().await;
     join_all((0..20).map(|_| world.get(order).send())).await;
@@ -214,7 +216,8 @@ async fn alerts_and_the_dashboard_ask_for_what_there_is() {
     let scrape = async || {
         let mut all = String::new();
         for part in Part::ALL {
-            let metrics = world.client(part).get("/metrics").send().await.text();
+            let client = world.client(part).with_token(MANAGEMENT_TOKEN);
+            let metrics = client.get("/metrics").send().await.text();
             // By its conventions: names, units, and a text for each.
             passes(&["promtool", "check", "metrics"], &metrics);
             all += &metrics;

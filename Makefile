@@ -38,7 +38,7 @@ overload: prerequisites ## four times what Store can carry, and thousands of con
 	$(LOADED) overload::
 
 .PHONY: telemetry-cost
-telemetry-cost: prerequisites ## what metrics and traces take of the throughput, at most 5 %; wants an idle machine, for 3 minutes
+telemetry-cost: prerequisites ## what metrics and traces take of the throughput, at most 5 %: COST_ROUNDS; wants an idle machine, for 3 minutes
 	$(LOADED) telemetry::cost
 
 .PHONY: soak

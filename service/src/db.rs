@@ -5,12 +5,13 @@
 //! within the time allowed is a 503, never a queue that grows.
 
 mod background;
+mod counts;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel::connection::{Instrumentation, InstrumentationEvent, SimpleConnection};
+use diesel::connection::SimpleConnection;
 use diesel::r2d2::ConnectionManager;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::{Connection, PgConnection};
@@ -18,6 +19,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tracing::field::Empty;
 use tracing::{Instrument as _, Span};
 
+use self::counts::{Count, Waiting};
 use crate::config::BaseConfig;
 use crate::database_url::DatabaseUrl;
 use crate::failure::{Failure, code};
@@ -146,28 +148,6 @@ impl Db {
         self.0.shared.background.load(Ordering::Relaxed)
     }
 
-    /// Hands over what `/metrics` shows.
-    pub(crate) fn publish(&self, defers: bool) {
-        let Inner { pool, shared, service, .. } = &*self.0;
-        let service = ("service", *service);
-        metrics::counter!("db_statements_total", &[service]).absolute(self.statements());
-        if defers {
-            let statements = self.background_statements();
-            metrics::counter!("db_background_statements_total", &[service]).absolute(statements);
-        }
-        let up = if shared.reached.load(Ordering::Relaxed) { 1.0 } else { 0.0 };
-        metrics::gauge!("db_up", &[service]).set(up);
-        let state = pool.state();
-        let busy = state.connections - state.idle_connections;
-        for (state, count) in [("in_use", busy), ("idle", state.idle_connections)] {
-            let labels = [service, ("state", state)];
-            metrics::gauge!("db_pool_connections", &labels).set(f64::from(count));
-        }
-        metrics::gauge!("db_pool_limit", &[service]).set(f64::from(pool.max_size()));
-        let waiting = shared.waiting.load(Ordering::Relaxed);
-        metrics::gauge!("db_pool_waiting", &[service]).set(f64::from(waiting));
-    }
-
     async fn run_within<T, F>(
         &self,
         places: &Arc<Semaphore>,
@@ -280,22 +260,6 @@ impl Inner {
         pooled.used = Instant::now();
         pooled.epoch = self.shared.epoch.load(Ordering::Relaxed);
         result
-    }
-}
-
-/// Counted for as long as it waits.
-struct Waiting<'a>(&'a Shared);
-
-impl<'a> Waiting<'a> {
-    fn new(shared: &'a Shared) -> Self {
-        shared.waiting.fetch_add(1, Ordering::Relaxed);
-        Self(shared)
-    }
-}
-
-impl Drop for Waiting<'_> {
-    fn drop(&mut self) {
-        self.0.waiting.fetch_sub(1, Ordering::Relaxed);
     }
 }
 
@@ -427,17 +391,6 @@ impl r2d2::ManageConnection for Manager {
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
         pooled.lost || self.inner.has_broken(&mut pooled.conn)
-    }
-}
-
-/// Counts statements, so that a test can hold a route to its number.
-struct Count(Arc<Shared>, fn(&Shared) -> &AtomicU64);
-
-impl Instrumentation for Count {
-    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        if matches!(event, InstrumentationEvent::StartQuery { .. }) {
-            (self.1)(&self.0).fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 

@@ -114,3 +114,73 @@ impl Visit for Plain<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::{Arc, Mutex};
+
+    use serde_json::Value;
+    use tracing::field::Empty;
+    use tracing_subscriber::fmt::{self, format};
+
+    use super::*;
+
+    #[derive(Clone, Default)]
+    struct Written(Arc<Mutex<Vec<u8>>>);
+
+    impl io::Write for Written {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    impl Written {
+        fn text(&self) -> String {
+            String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        }
+    }
+
+    /// Something that happens to a request with this id.
+    fn happens(id: &str) {
+        let span = tracing::info_span!("request", id, otel.kind = "server", http.route = Empty);
+        let traceparent = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01";
+        identify(&span, Ids::new(Some(id), Some(traceparent)));
+        span.record("http.route", "/x");
+        span.in_scope(|| tracing::info_span!("step").in_scope(|| tracing::info!(n = 7, "done")));
+    }
+
+    #[test]
+    fn lines_for_people_have_no_fields_for_tracers() {
+        let written = Written::default();
+        let writer = written.clone();
+        let lines = fmt::fmt().fmt_fields(Readable).with_ansi(false).with_target(false);
+        let lines = lines.with_writer(move || writer.clone()).finish();
+        tracing::subscriber::with_default(lines, || happens("mine"));
+        let text = written.text();
+        assert!(text.ends_with("INFO request{id=\"mine\"}:step: done n=7\n"), "{text}");
+    }
+
+    #[test]
+    fn a_line_of_json_says_whose_it_is_whatever_a_client_calls_it() {
+        for id in ["mine", r#"m"},{"\ne"#] {
+            let written = Written::default();
+            let writer = written.clone();
+            let json =
+                Identified(fmt::format().json().flatten_event(true).with_current_span(false));
+            let lines = fmt::fmt().fmt_fields(format::JsonFields::new()).event_format(json);
+            let lines = lines.with_writer(move || writer.clone()).finish();
+            tracing::subscriber::with_default(lines, || happens(id));
+            let text = written.text();
+            let line: Value = serde_json::from_str(&text).unwrap_or_else(|_| panic!("{text}"));
+            let ids =
+                ["request_id", "trace_id", "span_id"].map(|name| line[name].as_str().unwrap());
+            assert_eq!(ids, [id, "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"]);
+            assert_eq!((&line["message"], &line["n"]), (&"done".into(), &7.into()), "{line}");
+        }
+    }
+}

@@ -15,8 +15,12 @@ use crate::world::{Part, Plan, World};
 /// A promise, with what two measurements of the same differ by on a quiet machine.
 const LEAST_LEFT: f64 = 0.95;
 
-/// Each of them in turn, so often: what else the machine does hits all of them alike.
-const ROUNDS: usize = 15;
+/// Each of them in turn, `COST_ROUNDS` times: what else the machine does hits all of them alike.
+fn rounds() -> usize {
+    let rounds = std::env::var("COST_ROUNDS").ok();
+    rounds.map_or(15, |text| text.parse().expect("COST_ROUNDS"))
+}
+
 const ROUND: Duration = Duration::from_secs(3);
 const USERS: usize = 8;
 
@@ -92,7 +96,7 @@ async fn metrics_and_traces_cost_at_most_5_percent_of_the_throughput() {
         Shop::open("metrics", World::plan()).await,
         Shop::open("metrics and traces", traced(World::plan(), &sink)).await,
     ];
-    for round in 0..ROUNDS {
+    for round in 0..rounds() {
         for number in 0..shops.len() {
             // Whoever comes first doesn't always.
             let turn = (round + number) % shops.len();

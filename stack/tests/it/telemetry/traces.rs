@@ -7,7 +7,7 @@ use service::testing::{Call, until};
 use tokio::net::TcpListener;
 
 use super::collector::{Collector, Trace, traced};
-use crate::world::shop::Promise as _;
+use crate::world::shop::{Promise as _, prompt};
 use crate::world::{Part, RECOVERY, World};
 
 /// The span of whoever calls Store, in every test.
@@ -189,7 +189,7 @@ async fn a_collector_that_hangs_costs_requests_nothing_and_no_end_its_time() {
     });
     let order = world.bought().await;
     for _ in 0..200 {
-        let answer = world.get(order).send().await;
+        let answer = prompt(world.get(order)).await;
         assert_eq!(answer.status, 200, "{answer:?}");
     }
     assert!(world.replica(Part::Store, 0).said().contains("queue full"), "more than are kept");

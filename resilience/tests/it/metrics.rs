@@ -267,7 +267,7 @@ fn who_waits_for_a_place_is_timed() {
             assert!(futures_util::poll!(&mut waiting).is_pending());
             clock.advance(second / 4);
             drop(first);
-            waiting.await.expect("its turn");
+            drop(waiting.await.expect("its turn"));
         });
     });
     let sum = r#"resilience_bulkhead_wait_seconds_sum{bulkhead="billing"} 0.25"#;

@@ -170,8 +170,7 @@ mod tests {
         for id in ["mine", r#"m"},{"\ne"#] {
             let written = Written::default();
             let writer = written.clone();
-            let json =
-                Identified(fmt::format().json().flatten_event(true).with_current_span(false));
+            let json = Identified(format().json().flatten_event(true).with_current_span(false));
             let lines = fmt::fmt().fmt_fields(format::JsonFields::new()).event_format(json);
             let lines = lines.with_writer(move || writer.clone()).finish();
             tracing::subscriber::with_default(lines, || happens(id));

@@ -108,17 +108,17 @@ impl Caller {
 /// The ids of a request, of its trace, and of the span in that which is known to others.
 #[derive(Clone, Debug)]
 pub(crate) struct Ids {
-    pub(crate) request_id: Option<String>,
-    pub(crate) trace_id: Option<String>,
-    pub(crate) span_id: Option<String>,
+    pub(crate) request: Option<String>,
+    pub(crate) trace: Option<String>,
+    pub(crate) span: Option<String>,
 }
 
 impl Ids {
     /// By a `traceparent` that was looked at.
-    pub(crate) fn new(request_id: Option<&str>, traceparent: Option<&str>) -> Self {
+    pub(crate) fn new(request: Option<&str>, traceparent: Option<&str>) -> Self {
         let mut parts = traceparent.unwrap_or_default().split('-').skip(1).map(str::to_owned);
-        let (trace_id, span_id) = (parts.next(), parts.next());
-        Self { request_id: request_id.map(str::to_owned), trace_id, span_id }
+        let (trace, span) = (parts.next(), parts.next());
+        Self { request: request.map(str::to_owned), trace, span }
     }
 }
 

@@ -31,10 +31,12 @@ pub(super) struct Identified(pub(super) Format<Json, SystemTime>);
 
 #[derive(Serialize)]
 struct Shown<'a> {
-    #[serde(skip_serializing_if = "Option::is_none")]
-    request_id: Option<&'a str>,
-    trace_id: &'a str,
-    span_id: &'a str,
+    #[serde(rename = "request_id", skip_serializing_if = "Option::is_none")]
+    request: Option<&'a str>,
+    #[serde(rename = "trace_id")]
+    trace: &'a str,
+    #[serde(rename = "span_id")]
+    span: &'a str,
 }
 
 impl<S, N> FormatEvent<S, N> for Identified
@@ -54,11 +56,11 @@ where
         let ids = around.into_iter().find_map(|span| span.extensions().get::<Ids>().cloned());
         let current = traces::current().or_else(|| {
             let ids = ids.as_ref()?;
-            Some((ids.trace_id.clone()?, ids.span_id.clone()?))
+            Some((ids.trace.clone()?, ids.span.clone()?))
         });
-        let Some((trace_id, span_id)) = &current else { return writer.write_str(&line) };
-        let request_id = ids.as_ref().and_then(|ids| ids.request_id.as_deref());
-        let shown = serde_json::to_string(&Shown { request_id, trace_id, span_id });
+        let Some((trace, span)) = &current else { return writer.write_str(&line) };
+        let request = ids.as_ref().and_then(|ids| ids.request.as_deref());
+        let shown = serde_json::to_string(&Shown { request, trace, span });
         let shown = shown.map_err(|_| fmt::Error)?;
         // Both are objects, and neither is empty.
         let (shown, rest) = (shown.trim_end_matches('}'), line.trim_start_matches('{'));

@@ -114,7 +114,7 @@ async fn take(State(spans): State<Arc<Mutex<Vec<Span>>>>, body: Bytes) -> Vec<u8
 }
 
 fn hex(id: &[u8]) -> String {
-    id.iter().map(|byte| format!("{byte:02x}")).collect()
+    id.iter().fold(String::new(), |text, byte| text + &format!("{byte:02x}"))
 }
 
 fn attributes(all: Vec<KeyValue>) -> BTreeMap<String, String> {

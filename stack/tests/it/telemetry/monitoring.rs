@@ -124,11 +124,14 @@ fn see(seen: &mut Seen, metrics: &str) {
     }
 }
 
+/// A label, an operator, and a value.
+type Matcher = (String, String, String);
+
 /// What an expression asks for.
 #[derive(Debug, Default)]
 struct Asked {
-    /// Each metric, and what its labels are to be: label, operator, value.
-    metrics: Vec<(String, Vec<(String, String, String)>)>,
+    /// Each metric, and what its labels are to be.
+    metrics: Vec<(String, Vec<Matcher>)>,
     /// What it groups by.
     labels: BTreeSet<String>,
 }

@@ -22,6 +22,9 @@ pub use traces::Traces;
 /// service lives.
 pub(crate) const UNTRACED: &str = "untraced";
 
+/// The target of the lines that say what requests were answered.
+const ANSWERED: &str = "service::pipeline";
+
 /// Writes log lines to standard error. `RUST_LOG` filters them (default `info`), `LOG_FORMAT=json`
 /// makes each a JSON object. With `traced`, spans are sent to where OpenTelemetry's variables say, until
 /// what is returned [ends](Traces::end). A second call changes nothing.

@@ -24,11 +24,11 @@ use opentelemetry_sdk::trace::SdkTracerProvider;
 use tracing::{Level, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::Targets;
+use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
 use tracing_subscriber::registry::LookupSpan;
 use uuid::Uuid;
 
-use super::UNTRACED;
+use super::{ANSWERED, UNTRACED};
 use crate::observe::TRACEPARENT;
 
 /// Longest that an end waits for what is still to be sent.
@@ -83,12 +83,16 @@ impl Traces {
             .with_location(false)
             .with_threads(false)
             .with_tracked_inactivity(false)
+            // Nobody asks for OpenTelemetry's own idea of where a thread is, and each poll would tell it.
+            .with_context_activation(false)
             // Where a span has failed, it says so itself.
             .with_error_events_to_status(false)
             .with_error_events_to_exceptions(false)
             .with_error_records_to_exceptions(false)
             .with_error_fields_to_exceptions(false);
-        Some(layer.with_filter(wanted))
+        // That a request was answered, its span says as well as the line.
+        let told = filter_fn(|what| what.is_span() || what.target() != ANSWERED);
+        Some(layer.with_filter(wanted.and(told)))
     }
 
     /// Sends what is left, for two seconds at most. Blocks.
@@ -167,11 +171,10 @@ pub(super) fn current() -> Option<(String, String)> {
     if !ON.load(Ordering::Relaxed) {
         return None;
     }
-    Context::map_current(|context| {
-        let span = context.span();
-        let ids = span.span_context();
-        ids.is_valid().then(|| (ids.trace_id().to_string(), ids.span_id().to_string()))
-    })
+    let context = Span::current().context();
+    let span = context.span();
+    let ids = span.span_context();
+    ids.is_valid().then(|| (ids.trace_id().to_string(), ids.span_id().to_string()))
 }
 
 struct Travelling<'a>(&'a BTreeMap<String, String>);

@@ -20,7 +20,7 @@ HELPERS := --skip process_to_be_killed --skip process_with_an_authority
 
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip soak:: --skip dashboard::
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip soak:: --skip dashboard:: --skip telemetry::cost
 	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	$(MAKE) overload
 	$(MAKE) page
@@ -42,6 +42,10 @@ LOADED := $(CARGO) test --profile load -p stack --test it -- --ignored --nocaptu
 .PHONY: overload
 overload: prerequisites ## four times what Store can carry, and thousands of connections that only sit there: OVERLOAD_SECONDS; wants an idle machine
 	$(LOADED) overload::
+
+.PHONY: telemetry-cost
+telemetry-cost: prerequisites ## what metrics and traces take of the throughput, at most 5 %: COST_ROUNDS; wants an idle machine, for 3 minutes
+	$(LOADED) telemetry::cost
 
 .PHONY: soak
 soak: prerequisites ## half of what Store can carry for ten minutes: nothing grows; SOAK_SECONDS

@@ -247,12 +247,8 @@ fn plumbing(pulse: Pulse) -> OpenApiRouter {
 
 /// Prometheus' text format.
 async fn metrics(State(pulse): State<Pulse>) -> Response {
-    let service = ("service", pulse.name);
-    metrics::counter!("db_statements_total", &[service]).absolute(pulse.db.statements());
-    if pulse.deferred.is_some() {
-        let statements = pulse.db.background_statements();
-        metrics::counter!("db_background_statements_total", &[service]).absolute(statements);
-    }
+    pulse.db.publish(pulse.deferred.is_some());
+    telemetry::publish();
     pulse.access.publish();
     pulse.registry.publish();
     let text = telemetry::metrics().render();

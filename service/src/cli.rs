@@ -100,8 +100,8 @@ fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<ExitCode> {
     let config = config?;
     let base: &BaseConfig = (program.needs)(&config).base;
     let url = base.database_url.clone();
-    telemetry::init();
-    match command {
+    let traces = telemetry::init(program.name, command == "serve")?;
+    let done = match command {
         "migrate" => migrate::up(url.as_str(), program.migrations),
         "revert" => migrate::down(url.as_str(), program.migrations),
         "health" => health(base.address),
@@ -111,8 +111,9 @@ fn run<C>(program: &Program<C>, command: &str) -> anyhow::Result<ExitCode> {
             Ok(())
         }
         _ => serve(program, config),
-    }
-    .map(|()| ExitCode::SUCCESS)
+    };
+    traces.end();
+    done.map(|()| ExitCode::SUCCESS)
 }
 
 /// Says what is wrong. Standard output has nothing else.

@@ -5,19 +5,22 @@
 //! within the time allowed is a 503, never a queue that grows.
 
 mod background;
+mod counts;
 mod ping;
 
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use diesel::connection::{Instrumentation, InstrumentationEvent, SimpleConnection};
+use diesel::connection::SimpleConnection;
 use diesel::r2d2::ConnectionManager;
 use diesel::result::{DatabaseErrorKind, Error as QueryError};
 use diesel::{Connection, PgConnection};
-use tokio::sync::Semaphore;
-use tracing::Span;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 
+use self::counts::{Count, Waiting};
 use crate::config::BaseConfig;
 use crate::database_url::DatabaseUrl;
 use crate::failure::{Failure, code};
@@ -35,6 +38,7 @@ pub struct Db(Arc<Inner>);
 
 #[derive(Debug)]
 struct Inner {
+    service: &'static str,
     pool: r2d2::Pool<Manager>,
     places: Arc<Semaphore>,
     /// Those of the places that work in the background may have: requests always find the others.
@@ -52,6 +56,8 @@ struct Shared {
     epoch: AtomicU64,
     /// Whether the last piece of work reached the database: it tells "too much at once" from "away".
     reached: AtomicBool,
+    /// Pieces of work that have no place yet.
+    waiting: AtomicU32,
     statements: AtomicU64,
     /// Those of deferred calls, which no request waits for.
     background: AtomicU64,
@@ -77,6 +83,7 @@ impl Db {
             .error_handler(Box::new(Quiet))
             .build_unchecked(manager);
         Self(Arc::new(Inner {
+            service: config.name,
             pool,
             places: Arc::new(Semaphore::new(config.pool_size as usize)),
             background: Arc::new(Semaphore::new(config.pool_size.div_ceil(2) as usize)),
@@ -146,9 +153,37 @@ impl Db {
         T: Send + 'static,
         F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
     {
+        let span = tracing::debug_span!(
+            "database",
+            otel.name = "postgresql",
+            otel.kind = "client",
+            otel.status_code = Empty,
+            error.type = Empty,
+            db.system.name = "postgresql",
+            wait_ms = Empty,
+        );
+        let result = self.run_traced(places, limit, work).instrument(span.clone()).await;
+        if let Err(failure) = &result
+            && failure.status().is_server_error()
+        {
+            span.record("error.type", failure.code());
+            span.record("otel.status_code", "ERROR");
+        }
+        result
+    }
+
+    async fn run_traced<T, F>(
+        &self,
+        places: &Arc<Semaphore>,
+        limit: Duration,
+        work: F,
+    ) -> Result<T, Failure>
+    where
+        T: Send + 'static,
+        F: FnOnce(&mut PgConnection) -> Result<T, Failure> + Send + 'static,
+    {
         let start = Instant::now();
-        let place = tokio::time::timeout(limit / 2, Arc::clone(places).acquire_owned());
-        let Ok(Ok(place)) = place.await else {
+        let Some(place) = self.place(places, limit / 2).await else {
             return Err(self.no_place());
         };
         let inner = Arc::clone(&self.0);
@@ -158,7 +193,7 @@ impl Db {
             // Kept until the work is really over: a database that hangs uses up the places, and
             // whoever comes next fails at once instead of hanging as well.
             let _place = place;
-            span.in_scope(|| inner.work(wait, work))
+            span.in_scope(|| inner.work(start, wait, work))
         });
         match tokio::time::timeout(limit.saturating_sub(start.elapsed()), running).await {
             Ok(Ok(result)) => result,
@@ -168,6 +203,19 @@ impl Db {
                 Err(unavailable().with_source("no answer from the database in time"))
             }
         }
+    }
+
+    async fn place(
+        &self,
+        places: &Arc<Semaphore>,
+        limit: Duration,
+    ) -> Option<OwnedSemaphorePermit> {
+        if let Ok(place) = Arc::clone(places).try_acquire_owned() {
+            return Some(place);
+        }
+        let _waiting = Waiting::new(&self.0.shared);
+        let place = Arc::clone(places).acquire_owned();
+        tokio::time::timeout(limit, place).await.ok()?.ok()
     }
 
     fn no_place(&self) -> Failure {
@@ -182,6 +230,7 @@ impl Db {
 impl Inner {
     fn work<T>(
         &self,
+        start: Instant,
         wait: Duration,
         work: impl FnOnce(&mut PgConnection) -> Result<T, Failure>,
     ) -> Result<T, Failure> {
@@ -189,6 +238,9 @@ impl Inner {
             self.shared.reached.store(false, Ordering::Relaxed);
             unavailable().with_source(e)
         })?;
+        let waited = start.elapsed();
+        Span::current().record("wait_ms", waited.as_secs_f64() * 1000.0);
+        metrics::histogram!("db_wait_seconds", "service" => self.service).record(waited);
         let result = work(&mut pooled.conn);
         // A database that went away shows as one of many errors; one more question tells.
         let lost = matches!(&result, Err(failure) if failure.status().is_server_error())
@@ -334,17 +386,6 @@ impl r2d2::ManageConnection for Manager {
 
     fn has_broken(&self, pooled: &mut Pooled) -> bool {
         pooled.lost || self.inner.has_broken(&mut pooled.conn)
-    }
-}
-
-/// Counts statements, so that a test can hold a route to its number.
-struct Count(Arc<Shared>, fn(&Shared) -> &AtomicU64);
-
-impl Instrumentation for Count {
-    fn on_connection_event(&mut self, event: InstrumentationEvent<'_>) {
-        if matches!(event, InstrumentationEvent::StartQuery { .. }) {
-            (self.1)(&self.0).fetch_add(1, Ordering::Relaxed);
-        }
     }
 }
 

@@ -1,6 +1,7 @@
 //! Calls that a service makes later: from configuration to a runtime, what travels with a call, and
 //! what the failure of a peer means for one.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::time::Duration;
 
@@ -9,13 +10,15 @@ use resilience::Breaker;
 use resilience::deferred::{Attempt, Builder, Deferral, Deferred, Handler, HandlerError};
 use resilience::http::{CallError, Context, ErrorKind};
 use resilience::registry::{Key, RegistryFull};
+use tracing::Span;
 use url::Url;
 use uuid::Uuid;
 
 use crate::boot::Base;
 use crate::config::Reader;
 use crate::failure::{Failure, Result, code};
-use crate::observe::Caller;
+use crate::observe::{Caller, Ids, REQUEST_ID, TRACEPARENT};
+use crate::telemetry;
 
 /// What the breakers of kinds are a class of: they stand before work, not before a system.
 pub(crate) const KINDS: &str = "deferred";
@@ -83,7 +86,8 @@ impl Base {
     pub fn deferred(&self, config: &DeferredConfig) -> Builder {
         let builder = Deferred::builder(self.db.clone())
             .app(self.config.name)
-            .drain(self.config.shutdown_timeout);
+            .drain(self.config.shutdown_timeout)
+            .on_attempt(resumed);
         match &config.amqp_url {
             Some(address) => builder.amqp(address),
             None => builder,
@@ -121,6 +125,13 @@ impl Base {
 pub fn call<H: Handler>(caller: &Caller, id: Uuid, payload: &H::Payload) -> Result<Deferral> {
     let call = Deferral::new::<H>(id, payload).map_err(Failure::internal)?;
     Ok(travelling(caller).into_iter().fold(call, |call, (name, id)| call.with_context(name, id)))
+}
+
+/// An attempt in the background is in the trace, and in the log, of the request that it is from.
+fn resumed(span: &Span, travelling: &BTreeMap<String, String>) {
+    let of = |name: HeaderName| travelling.get(name.as_str()).map(String::as_str);
+    telemetry::traces::resume(span, travelling);
+    telemetry::logs::identify(span, Ids::new(of(REQUEST_ID), of(TRACEPARENT)));
 }
 
 /// The ids of a request, as they travel with what is done later.

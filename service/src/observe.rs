@@ -42,6 +42,18 @@ impl Caller {
         Self { request_id, traceparent, deadline: None }
     }
 
+    /// As one that is in this trace, where it is in any.
+    #[must_use]
+    pub(crate) fn within(mut self, traceparent: Option<HeaderValue>) -> Self {
+        self.traceparent = traceparent.unwrap_or(self.traceparent);
+        self
+    }
+
+    /// For log lines.
+    pub(crate) fn shown(&self) -> Ids {
+        Ids::new(self.request_id.to_str().ok(), self.traceparent.to_str().ok())
+    }
+
     /// Until when the caller waits.
     #[must_use]
     pub(crate) fn with_deadline(mut self, deadline: Deadline) -> Self {
@@ -90,6 +102,23 @@ impl Caller {
     /// What tells in every log whose work it is.
     pub(crate) fn ids(&self) -> [(HeaderName, HeaderValue); 2] {
         [(REQUEST_ID, self.request_id.clone()), (TRACEPARENT, self.traceparent.clone())]
+    }
+}
+
+/// The ids of a request, of its trace, and of the span in that which is known to others.
+#[derive(Clone, Debug)]
+pub(crate) struct Ids {
+    pub(crate) request: Option<String>,
+    pub(crate) trace: Option<String>,
+    pub(crate) span: Option<String>,
+}
+
+impl Ids {
+    /// By a `traceparent` that was looked at.
+    pub(crate) fn new(request: Option<&str>, traceparent: Option<&str>) -> Self {
+        let mut parts = traceparent.unwrap_or_default().split('-').skip(1).map(str::to_owned);
+        let (trace, span) = (parts.next(), parts.next());
+        Self { request: request.map(str::to_owned), trace, span }
     }
 }
 

@@ -11,6 +11,7 @@ use url::Url;
 
 use crate::config::{BaseConfig, Reader};
 use crate::failure::{Failure, code};
+use crate::telemetry;
 
 /// Codes of a 503 that promise that nothing has happened.
 const NO_EFFECT: &[&str] = &[code::ROLLED_BACK, code::SHUTTING_DOWN];
@@ -182,7 +183,8 @@ impl Peers {
             .breaker(breaker)
             .final_codes(final_codes)
             .no_effect_codes(NO_EFFECT)
-            .working_codes(WORKING);
+            .working_codes(WORKING)
+            .on_attempt(telemetry::traces::inject);
         if let Some(authorization) = &self.authorization {
             client = client.secret_header(AUTHORIZATION, authorization.clone());
         }

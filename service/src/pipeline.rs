@@ -21,7 +21,8 @@ use http::{Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use resilience::deadline::Deadline;
 use tower_http::catch_panic::CatchPanicLayer;
-use tracing::Instrument;
+use tracing::field::Empty;
+use tracing::{Instrument, Span};
 
 use crate::access::{self, Access};
 use crate::failure::{Failure, code};
@@ -30,6 +31,7 @@ use crate::input::Compensate;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
 use crate::server::{Reserved, Turn};
+use crate::telemetry::{self, UNTRACED};
 use crate::traffic::Traffic;
 
 /// The largest body that is accepted, in bytes.
@@ -110,11 +112,10 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
-    let span = tracing::info_span!(
-        "request",
-        service = shell.name,
-        id = caller.request_id().to_str().unwrap_or_default(),
-    );
+    let route = route.as_ref().map(MatchedPath::as_str);
+    let span = span(shell.name, &caller, (&method, &path, route));
+    let caller = caller.within(telemetry::traces::join(&span, request.headers()));
+    telemetry::logs::identify(&span, caller.shown());
     request.extensions_mut().insert(caller.clone());
     let response = next.run(request).instrument(span.clone()).await;
 
@@ -135,33 +136,46 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     if shell.lifecycle.is_leaving() {
         parts.headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
-    let route = route.as_ref().map_or("unmatched", MatchedPath::as_str);
-    record(&shell, &method, route, parts.status, start.elapsed());
+    let (status, took) = (parts.status, start.elapsed());
+    let shed = failure.as_ref().is_some_and(Failure::is_shed);
+    telemetry::request(shell.name, (&method, route.unwrap_or("unmatched")), status, shed, took);
     if !is_plumbing(&path) {
-        shell.traffic.count(parts.status, start.elapsed());
+        shell.traffic.count(status, took);
+    }
+    span.record("http.response.status_code", status.as_u16());
+    if status.is_server_error() {
+        span.record("error.type", failure.as_ref().map_or(status.as_str(), Failure::code));
+        span.record("otel.status_code", "ERROR");
     }
     let (method, path) = (shown(method.as_str()), shown(&path));
-    span.in_scope(|| log(method, path, parts.status, start.elapsed(), failure.as_ref()));
+    span.in_scope(|| log(method, path, status, took, failure.as_ref()));
     Response::from_parts(parts, body)
 }
 
-fn record(shell: &Shell, method: &Method, route: &str, status: StatusCode, took: Duration) {
-    let labels = [
-        ("service", shell.name.to_owned()),
-        ("method", known(method).to_owned()),
-        ("route", route.to_owned()),
-        ("status", status.as_str().to_owned()),
-    ];
-    metrics::counter!("http_requests_total", &labels).increment(1);
-    metrics::histogram!("http_request_duration_seconds", &labels[..3]).record(took.as_secs_f64());
-}
-
-/// Methods are the client's to invent: a label must not be.
-fn known(method: &Method) -> &str {
-    match method.as_str() {
-        name @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => name,
-        _ => "other",
+/// By OpenTelemetry's conventions for HTTP servers. Those of probes are in the log alone.
+fn span(
+    service: &'static str,
+    caller: &Caller,
+    (method, path, route): (&Method, &str, Option<&str>),
+) -> Span {
+    let id = caller.request_id().to_str().unwrap_or_default();
+    if is_plumbing(path) {
+        return tracing::info_span!(target: UNTRACED, "request", service, id);
     }
+    tracing::info_span!(
+        "request",
+        service,
+        id,
+        otel.name = %format_args!("{method} {}", route.unwrap_or_default()),
+        otel.kind = "server",
+        otel.status_code = Empty,
+        error.type = Empty,
+        http.request.method = method.as_str(),
+        http.response.status_code = Empty,
+        http.route = route,
+        url.path = path,
+        url.scheme = "http",
+    )
 }
 
 /// Its beginning, for the log: a client's words may be as long as a head, and thousands in a second.
@@ -171,7 +185,8 @@ fn shown(text: &str) -> &str {
 
 /// One line per request; probes only when they fail.
 fn log(method: &str, path: &str, status: StatusCode, took: Duration, failure: Option<&Failure>) {
-    let (status, millis) = (status.as_u16(), took.as_millis());
+    let millis = u64::try_from(took.as_millis()).unwrap_or(u64::MAX);
+    let status = status.as_u16();
     let Some(failure) = failure else {
         if is_plumbing(path) {
             tracing::debug!(%method, path, status, millis, "answered");

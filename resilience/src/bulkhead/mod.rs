@@ -151,6 +151,8 @@ impl Bulkhead {
         let time = inner.clock.now().saturating_duration_since(started);
         if has_place {
             waiter.enter(time);
+            #[cfg(feature = "metrics")]
+            crate::metrics::pipeline::waited(&inner.name, time);
             Ok(())
         } else {
             waiter.give_up();

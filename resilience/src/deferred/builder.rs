@@ -5,6 +5,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tracing::Span;
+
 use super::database::{Database, Door};
 use super::handler::Handler;
 use super::kind::Kind;
@@ -12,7 +14,7 @@ use super::kind::Kind;
 use super::rabbitmq::Address;
 use super::runtime::{Runtime, Times};
 use super::settings::Settings;
-use super::shared::{Broker, Shared};
+use super::shared::{Broker, OnAttempt, Shared};
 #[cfg(feature = "saga")]
 use crate::saga;
 
@@ -31,6 +33,7 @@ pub struct Builder {
     app: String,
     kinds: BTreeMap<&'static str, Arc<Kind>>,
     times: Times,
+    on_attempt: Option<OnAttempt>,
     error: Option<BuildError>,
     #[cfg(feature = "saga")]
     sagas: saga::Definitions,
@@ -84,6 +87,7 @@ impl Builder {
             app: "deferred".to_owned(),
             kinds: BTreeMap::new(),
             times: Times::default(),
+            on_attempt: None,
             error: None,
             #[cfg(feature = "rabbitmq")]
             broker: None,
@@ -161,6 +165,14 @@ impl Builder {
         self
     }
 
+    /// Is told of each attempt in the background before it is made: its span, `deferred`, and what
+    /// [travels with the call](super::Deferral::with_context). So a tracer can go on with the trace of
+    /// whoever deferred it. A first attempt, which whoever submits the call waits for, is in his span.
+    pub fn on_attempt(mut self, told: fn(&Span, &BTreeMap<String, String>)) -> Self {
+        self.on_attempt = Some(told);
+        self
+    }
+
     /// RabbitMQ carries the calls: `amqp://user:password@host:port/vhost`, or `amqps://…` with TLS.
     /// While it is away, the runtime does without.
     #[cfg(feature = "rabbitmq")]
@@ -199,7 +211,8 @@ impl Builder {
         let broker = if self.broker.is_some() { Broker::Down } else { Broker::Absent };
         #[cfg(not(feature = "rabbitmq"))]
         let broker = Broker::Absent;
-        let shared = Arc::new(Shared::new(self.app, self.door, self.kinds, broker));
+        let shared =
+            Arc::new(Shared::new(self.app, self.door, (self.kinds, self.on_attempt), broker));
         #[cfg(feature = "saga")]
         sagas.join(&shared);
         Ok(Runtime {

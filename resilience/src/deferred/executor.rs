@@ -8,6 +8,7 @@ use std::time::Duration;
 use diesel::{PgConnection, QueryResult};
 use tokio::sync::{RwLockReadGuard, RwLockWriteGuard};
 use tokio::time::{Instant, sleep, sleep_until, timeout_at};
+use tracing::{Instrument as _, Span};
 
 use super::attempt::{Made, attempt, settle};
 use super::counts;
@@ -99,6 +100,37 @@ impl Shared {
         first: Option<First>,
     ) -> Carried {
         counts::begun(kind.name, row.lateness());
+        let span = self.span(kind, &row, first.is_some());
+        let carried = self.carry_out(kind, row, permit, since, first);
+        carried.instrument(span).await
+    }
+
+    /// By OpenTelemetry's conventions for whoever processes a message.
+    fn span(&self, kind: &Kind, row: &Row, first: bool) -> Span {
+        let (id, kind, attempt) = (row.id, kind.name, row.attempts);
+        let span = tracing::info_span!(
+            "deferred",
+            kind,
+            %id,
+            attempt,
+            otel.name = %format_args!("process {kind}"),
+            otel.kind = if first { "internal" } else { "consumer" },
+        );
+        if let (false, Some(told)) = (first, self.on_attempt) {
+            // What can't be read is said to be so where the call is made.
+            told(&span, &serde_json::from_str(&row.context).unwrap_or_default());
+        }
+        span
+    }
+
+    async fn carry_out(
+        &self,
+        kind: &Kind,
+        row: Row,
+        permit: Permit<'static>,
+        since: Instant,
+        first: Option<First>,
+    ) -> Carried {
         let until = since + kind.settings.lease;
         let mut run = Run { shared: self, kind, row: &row, until, turn: None };
         let plan = match run.attempt(permit, first).await {

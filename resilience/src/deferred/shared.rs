@@ -6,6 +6,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, RwLock, broadcast, watch};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
+use tracing::Span;
 use uuid::Uuid;
 
 use super::database::Door;
@@ -34,6 +35,9 @@ impl Broker {
     }
 }
 
+/// Told of each attempt: its span, and what travels with the call.
+pub(super) type OnAttempt = fn(&Span, &BTreeMap<String, String>);
+
 /// A runtime's common state. The carrier (`rabbitmq`) needs no more than this.
 #[derive(Debug)]
 pub(crate) struct Shared {
@@ -42,6 +46,7 @@ pub(crate) struct Shared {
     pub(super) app: String,
     pub(super) door: Door,
     pub(super) kinds: BTreeMap<&'static str, Arc<Kind>>,
+    pub(super) on_attempt: Option<OnAttempt>,
     /// Unless it is [`Broker::Work`], rows are carried out straight from the ledger. Only the
     /// carrier's supervisor changes it.
     pub(super) broker: watch::Sender<Broker>,
@@ -63,13 +68,14 @@ impl Shared {
     pub(super) fn new(
         app: String,
         door: Door,
-        kinds: BTreeMap<&'static str, Arc<Kind>>,
+        (kinds, on_attempt): (BTreeMap<&'static str, Arc<Kind>>, Option<OnAttempt>),
         broker: Broker,
     ) -> Self {
         Self {
             app,
             door,
             kinds,
+            on_attempt,
             broker: watch::Sender::new(broker),
             relay: Notify::new(),
             ended: broadcast::Sender::new(1024),
@@ -133,7 +139,7 @@ mod tests {
     fn the_metric_follows_the_broker_though_the_ledger_is_away() {
         let pool = Pool::builder().build_unchecked(ConnectionManager::new("postgres://nowhere"));
         let door = Door::new(pool);
-        let shared = Shared::new("shop".to_owned(), door, BTreeMap::new(), Broker::Down);
+        let shared = Shared::new("shop".to_owned(), door, (BTreeMap::new(), None), Broker::Down);
         let recorder = PrometheusBuilder::new().build_recorder();
         let shown = recorder.handle();
         for (broker, up) in [(Broker::Work, "1"), (Broker::Down, "0")] {

@@ -2,13 +2,14 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use ::http::{HeaderName, HeaderValue, Method};
+use ::http::{HeaderMap, HeaderName, HeaderValue, Method};
+use tracing::Span;
 use url::Url;
 
 use super::classify::ByKind;
 use super::error::{CallError, Effect, ErrorKind};
 use super::meaning::Codes;
-use super::request::Request;
+use super::request::{Request, not_made};
 use super::transport::Transport;
 use crate::breaker::Breaker;
 use crate::bulkhead::Bulkhead;
@@ -50,8 +51,12 @@ pub(super) struct Inner {
     pub(super) codes: Codes,
     pub(super) max_body: usize,
     pub(super) secret: Option<(HeaderName, HeaderValue)>,
+    pub(super) on_attempt: Option<OnAttempt>,
     pub(super) transport: Transport,
 }
+
+/// Told of each attempt: its span, and the headers that it sends.
+pub(super) type OnAttempt = fn(&Span, &mut HeaderMap);
 
 impl Client {
     /// Starts building a client. The name is the dependency's, as users may read it. Paths are
@@ -69,6 +74,7 @@ impl Client {
             codes: Codes::default(),
             max_body: 4 << 20,
             secret: None,
+            on_attempt: None,
         }
     }
 
@@ -88,8 +94,11 @@ impl Client {
     ///
     /// [`ErrorKind::Rejected`], as the call itself would fail.
     pub fn check(&self) -> Result<(), CallError> {
-        let rejected = |no| CallError::new(&self.inner.name, ErrorKind::Rejected(no), Effect::None);
-        self.inner.breaker.check().map_err(rejected)
+        self.inner.breaker.check().map_err(|no| {
+            let (name, kind) = (&self.inner.name, ErrorKind::Rejected(no));
+            not_made(name, &kind);
+            CallError::new(name, kind, Effect::None)
+        })
     }
 
     /// A GET of this path, which starts with a slash. Anything in it that comes from outside must
@@ -137,6 +146,7 @@ pub struct ClientBuilder {
     codes: Codes,
     max_body: usize,
     secret: Option<(HeaderName, HeaderValue)>,
+    on_attempt: Option<OnAttempt>,
 }
 
 impl ClientBuilder {
@@ -218,6 +228,14 @@ impl ClientBuilder {
         self
     }
 
+    /// Is told of each attempt before it goes out: its span, `call`, and the headers that it sends, but
+    /// for the [secret one](Self::secret_header). So a tracer can have the other side go on with the
+    /// trace of that span. The default is to send the headers as they are.
+    pub fn on_attempt(mut self, told: fn(&Span, &mut HeaderMap)) -> Self {
+        self.on_attempt = Some(told);
+        self
+    }
+
     /// The client, on the connections of this transport.
     pub fn build(self, transport: &Transport) -> Client {
         let breaker = self.breaker.unwrap_or_else(|| {
@@ -245,6 +263,7 @@ impl ClientBuilder {
                 codes: self.codes,
                 max_body: self.max_body,
                 secret: self.secret,
+                on_attempt: self.on_attempt,
                 transport: transport.clone(),
             }),
         }

@@ -130,17 +130,39 @@ impl CallError {
 
     /// What the service said, where it said something: a business answer or another.
     pub fn refusal(&self) -> Option<&Refusal> {
-        match self.kind() {
-            ErrorKind::Refused(refusal)
-            | ErrorKind::Busy(refusal)
-            | ErrorKind::Downstream(refusal)
-            | ErrorKind::Unavailable(refusal) => Some(refusal),
-            _ => None,
-        }
+        self.kind().refusal()
     }
 }
 
 impl ErrorKind {
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        match self {
+            Self::Refused(refusal)
+            | Self::Busy(refusal)
+            | Self::Downstream(refusal)
+            | Self::Unavailable(refusal) => Some(refusal),
+            _ => None,
+        }
+    }
+
+    /// Names it for whoever looks at spans.
+    pub(super) fn as_str(&self) -> &'static str {
+        match self {
+            Self::Invalid(_) => "invalid",
+            Self::Rejected(_) => "rejected",
+            Self::BulkheadFull(_) => "bulkhead_full",
+            Self::Connect(_) => "connect",
+            Self::DeadlineExceeded => "deadline_exceeded",
+            Self::TimedOut { .. } => "timed_out",
+            Self::Lost(_) => "lost",
+            Self::Unreadable(_) => "unreadable",
+            Self::Refused(_) => "refused",
+            Self::Busy(_) => "busy",
+            Self::Downstream(_) => "downstream",
+            Self::Unavailable(_) => "unavailable",
+        }
+    }
+
     /// What an attempt that ended like this has changed. `accepted` says that its answer had begun
     /// as a success does.
     pub(super) fn effect(&self, accepted: bool, no_effect_codes: &[&str]) -> Effect {

@@ -1,10 +1,13 @@
 //! One attempt at a request: what goes out, what comes back, and what is known of its effect.
 
+use std::fmt;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use ::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use bytes::Bytes;
+use tracing::field::Empty;
+use tracing::{Instrument as _, Span};
 use url::Url;
 
 use super::client::Inner;
@@ -60,7 +63,9 @@ impl Exchange {
         effects: &Effects,
         decode: impl FnOnce(Raw) -> Result<R, ErrorKind>,
     ) -> Result<R, Fault> {
-        let mut running = Running::begin(client, effects, attempt.limit, self.timeout);
+        let span = self.span(client, attempt.number);
+        let given = (attempt.limit, self.timeout);
+        let mut running = Running::begin(client, effects, given, span.clone());
         #[cfg(feature = "testkit")]
         let point = |when| {
             let (method, name) = (&self.method, &client.name);
@@ -68,7 +73,12 @@ impl Exchange {
         };
         #[cfg(feature = "testkit")]
         point("before");
-        let received = self.receive(client, attempt.limit, &mut running.accepted).await;
+        let outgoing = self.outgoing(client, attempt.limit, &span);
+        let receiving = self.receive(client, outgoing, &mut running.accepted);
+        let received = receiving.instrument(span.clone()).await;
+        if let Ok(raw) = &received {
+            span.record("http.response.status_code", raw.status.as_u16());
+        }
         #[cfg(feature = "testkit")]
         point("after");
         let result = received.and_then(decode);
@@ -80,10 +90,10 @@ impl Exchange {
     async fn receive(
         &self,
         client: &Inner,
-        limit: Option<Duration>,
+        outgoing: Outgoing,
         accepted: &mut bool,
     ) -> Result<Raw, ErrorKind> {
-        let mut answer = client.transport.send(self.outgoing(client, limit)).await?;
+        let mut answer = client.transport.send(outgoing).await?;
         let status = answer.status();
         if status != self.expected {
             return Err(meaning::refusal(answer, client.codes, client.max_body).await);
@@ -102,17 +112,52 @@ impl Exchange {
         Ok(Raw { status, headers, body })
     }
 
-    fn outgoing(&self, client: &Inner, limit: Option<Duration>) -> Outgoing {
+    /// By OpenTelemetry's conventions for HTTP clients.
+    fn span(&self, client: &Inner, number: u32) -> Span {
+        tracing::debug_span!(
+            "call",
+            otel.name = self.method.as_str(),
+            otel.kind = "client",
+            otel.status_code = Empty,
+            error.type = Empty,
+            http.request.method = self.method.as_str(),
+            http.request.resend_count = number.checked_sub(1).filter(|again| *again > 0),
+            http.response.status_code = Empty,
+            peer.service = &*client.name,
+            server.address = self.url.host_str(),
+            server.port = self.url.port_or_known_default(),
+            url.full = %Shown(&self.url),
+        )
+    }
+
+    fn outgoing(&self, client: &Inner, limit: Option<Duration>, span: &Span) -> Outgoing {
         let mut headers = self.headers.clone();
         let limit = limit.map(|limit| HeaderValue::try_from(Deadline::format(limit)));
         if let Some(Ok(limit)) = limit {
             headers.insert(REQUEST_TIMEOUT, limit);
+        }
+        if let Some(told) = client.on_attempt {
+            told(span, &mut headers);
         }
         if let Some((name, value)) = &client.secret {
             headers.insert(name, value.clone());
         }
         let (method, url, body) = (self.method.clone(), self.url.clone(), self.body.clone());
         Outgoing { method, url, headers, body }
+    }
+}
+
+/// Without what may be a secret, or long: a user, a password, a query.
+struct Shown<'a>(&'a Url);
+
+impl fmt::Display for Shown<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(url) = self;
+        write!(f, "{}://{}", url.scheme(), url.host_str().unwrap_or_default())?;
+        if let Some(port) = url.port() {
+            write!(f, ":{port}")?;
+        }
+        f.write_str(url.path())
     }
 }
 
@@ -140,6 +185,7 @@ struct Running<'a> {
     client: &'a Inner,
     effects: &'a Effects,
     begun: Instant,
+    span: Span,
     limit: Option<Duration>,
     inherited: bool,
     accepted: bool,
@@ -150,13 +196,14 @@ impl<'a> Running<'a> {
     fn begin(
         client: &'a Inner,
         effects: &'a Effects,
-        limit: Option<Duration>,
-        timeout: Duration,
+        (limit, timeout): (Option<Duration>, Duration),
+        span: Span,
     ) -> Self {
         Self {
             client,
             effects,
             begun: client.clock.now(),
+            span,
             limit,
             inherited: limit.is_some_and(|limit| limit < timeout),
             accepted: false,
@@ -175,10 +222,20 @@ impl<'a> Running<'a> {
             Verdict::Failure(_) => "failure",
             Verdict::Ignored => "ignored",
         });
-        if let Err(Fault { effect, .. }) = &result {
+        if let Err(Fault { kind, effect }) = &result {
             self.effects.add(*effect);
+            self.failed(kind.as_str());
+            if let Some(refusal) = kind.refusal() {
+                self.span.record("http.response.status_code", refusal.status.as_u16());
+            }
         }
         result
+    }
+
+    /// For whoever looks at its span.
+    fn failed(&self, how: &str) {
+        self.span.record("error.type", how);
+        self.span.record("otel.status_code", "ERROR");
     }
 
     #[cfg_attr(not(feature = "metrics"), expect(unused_variables, clippy::unused_self))]
@@ -199,6 +256,7 @@ impl Drop for Running<'_> {
         self.effects.add(if self.accepted { Effect::Done } else { Effect::Unknown });
         let took = self.client.clock.now().saturating_duration_since(self.begun);
         let timed_out = self.limit.is_some_and(|limit| took >= limit);
+        self.failed(if timed_out { "timed_out" } else { "abandoned" });
         self.record(match (timed_out, self.inherited) {
             (true, false) => "failure",
             (true, true) => "ignored",

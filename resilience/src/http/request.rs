@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use ::http::header::{ACCEPT, CONTENT_TYPE};
@@ -179,7 +180,9 @@ impl Request {
         let verdict = |result: &Result<R, Fault>| client.verdict(result);
         let result = client.pipeline.call_with(&verdict, &by_error, call, attempt).await;
         result.map_err(|error| {
-            CallError::new(&client.name, ErrorKind::from(error), effects.greatest())
+            let kind = ErrorKind::from(error);
+            not_made(&client.name, &kind);
+            CallError::new(&client.name, kind, effects.greatest())
         })
     }
 
@@ -203,4 +206,21 @@ impl Request {
             Idempotency::NotIdempotent
         }
     }
+}
+
+/// Nothing went out: there is no attempt, and so no span, that would show it.
+#[cfg_attr(not(feature = "metrics"), expect(unused_variables))]
+pub(super) fn not_made(dependency: &Arc<str>, kind: &ErrorKind) {
+    let why = match kind {
+        ErrorKind::Rejected(no) => {
+            let (breaker, state) = (no.breaker(), no.state().as_str());
+            tracing::debug!(breaker, state, reason = no.reason(), "not let through");
+            state
+        }
+        ErrorKind::BulkheadFull(_) => "full",
+        ErrorKind::DeadlineExceeded => "time",
+        _ => return,
+    };
+    #[cfg(feature = "metrics")]
+    crate::metrics::not_made(dependency, why);
 }

@@ -4,11 +4,12 @@
 #[cfg(feature = "deferred")]
 pub(crate) mod deferred;
 #[cfg(feature = "pipeline")]
-mod pipeline;
+pub(crate) mod pipeline;
 #[cfg(feature = "saga")]
 pub(crate) mod saga;
 
 use std::sync::Arc;
+use std::time::UNIX_EPOCH;
 
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge};
 
@@ -16,6 +17,7 @@ use crate::breaker::{self, State};
 use crate::registry::Registry;
 
 const BREAKER_STATE: &str = "resilience_breaker_state";
+const BREAKER_SINCE: &str = "resilience_breaker_since_timestamp_seconds";
 const BREAKER_CALLS: &str = "resilience_breaker_calls_total";
 const BREAKER_REJECTED: &str = "resilience_breaker_rejected_total";
 const BREAKER_OPENED: &str = "resilience_breaker_opened_total";
@@ -23,6 +25,7 @@ const BREAKER_IN_FLIGHT: &str = "resilience_breaker_in_flight";
 const BREAKER_HUNG: &str = "resilience_breaker_hung";
 const BREAKER_DROPPED_EVENTS: &str = "resilience_breaker_dropped_events_total";
 const CALL_DURATION: &str = "resilience_call_duration_seconds";
+const NOT_MADE: &str = "resilience_calls_not_made_total";
 
 const STATES: [State; 5] =
     [State::Closed, State::Open, State::HalfOpen, State::ForcedOpen, State::ForcedClosed];
@@ -30,6 +33,7 @@ const STATES: [State; 5] =
 /// Tells the recorder what each metric means: once, after it was installed.
 pub fn describe() {
     describe_gauge!(BREAKER_STATE, "1 for the breaker's present state");
+    describe_gauge!(BREAKER_SINCE, Unit::Seconds, "When the breaker's present state began");
     describe_counter!(BREAKER_CALLS, "Calls that the breaker let through, by how they ended");
     describe_counter!(BREAKER_REJECTED, "Calls that the breaker did not let through");
     describe_counter!(BREAKER_OPENED, "How often the breaker opened");
@@ -43,6 +47,7 @@ pub fn describe() {
     #[cfg(feature = "saga")]
     saga::describe();
     describe_histogram!(CALL_DURATION, Unit::Seconds, "Attempts that went out");
+    describe_counter!(NOT_MADE, "Calls that didn't go out, by what kept them back");
 }
 
 impl Registry {
@@ -61,6 +66,8 @@ fn breaker(snapshot: &breaker::Snapshot) {
         let present = if snapshot.state == state { 1.0 } else { 0.0 };
         gauge!(BREAKER_STATE, "breaker" => name(), "state" => state.as_str()).set(present);
     }
+    let since = snapshot.since.duration_since(UNIX_EPOCH).unwrap_or_default();
+    gauge!(BREAKER_SINCE, "breaker" => name()).set(since.as_secs_f64());
     for (outcome, calls) in [
         ("success", snapshot.successes),
         ("failure", snapshot.failures),
@@ -88,4 +95,10 @@ pub(crate) fn attempt(dependency: &Arc<str>, outcome: &'static str, took: std::t
     let dependency = Arc::clone(dependency);
     metrics::histogram!(CALL_DURATION, "dependency" => dependency, "outcome" => outcome)
         .record(took);
+}
+
+/// A call that didn't go out.
+#[cfg(feature = "http")]
+pub(crate) fn not_made(dependency: &Arc<str>, reason: &'static str) {
+    counter!(NOT_MADE, "dependency" => Arc::clone(dependency), "reason" => reason).increment(1);
 }

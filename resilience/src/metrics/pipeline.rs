@@ -1,6 +1,9 @@
 use std::sync::Arc;
+use std::time::Duration;
 
-use metrics::{Unit, counter, describe_counter, describe_gauge, gauge};
+use metrics::{
+    Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
+};
 
 use super::float;
 use crate::bulkhead::BulkheadSnapshot;
@@ -12,7 +15,7 @@ const BULKHEAD_IN_FLIGHT: &str = "resilience_bulkhead_in_flight";
 const BULKHEAD_WAITING: &str = "resilience_bulkhead_waiting";
 const BULKHEAD_ADMITTED: &str = "resilience_bulkhead_admitted_total";
 const BULKHEAD_QUEUED: &str = "resilience_bulkhead_queued_total";
-const BULKHEAD_WAITED: &str = "resilience_bulkhead_waited_milliseconds_total";
+const BULKHEAD_WAIT: &str = "resilience_bulkhead_wait_seconds";
 const BULKHEAD_REJECTED: &str = "resilience_bulkhead_rejected_total";
 const RETRIES: &str = "resilience_retries_total";
 const BUDGET_AVAILABLE: &str = "resilience_retry_budget_available";
@@ -23,7 +26,7 @@ pub(super) fn describe() {
     describe_gauge!(BULKHEAD_WAITING, "Calls that wait for a place");
     describe_counter!(BULKHEAD_ADMITTED, "Calls that got a place");
     describe_counter!(BULKHEAD_QUEUED, "Calls that had to wait for their place");
-    describe_counter!(BULKHEAD_WAITED, Unit::Milliseconds, "The time that calls have waited");
+    describe_histogram!(BULKHEAD_WAIT, Unit::Seconds, "How long those waited that got a place");
     describe_counter!(BULKHEAD_REJECTED, "Calls that got no place");
     describe_counter!(RETRIES, "Retries that were wanted, and granted or denied");
     describe_gauge!(BUDGET_AVAILABLE, "Retries that would be granted now");
@@ -43,11 +46,9 @@ fn bulkhead(snapshot: &BulkheadSnapshot) {
     ] {
         gauge!(gauge, "bulkhead" => name()).set(float(value as u64));
     }
-    let waited = u64::try_from(snapshot.waited.as_millis()).unwrap_or(u64::MAX);
     for (counter, value) in [
         (BULKHEAD_ADMITTED, snapshot.admitted),
         (BULKHEAD_QUEUED, snapshot.queued),
-        (BULKHEAD_WAITED, waited),
         (BULKHEAD_REJECTED, snapshot.rejected),
     ] {
         counter!(counter, "bulkhead" => name()).absolute(value);
@@ -60,4 +61,9 @@ fn retry_budget(snapshot: &RetryBudgetSnapshot) {
         counter!(RETRIES, "budget" => name(), "outcome" => outcome).absolute(retries);
     }
     gauge!(BUDGET_AVAILABLE, "budget" => name()).set(float(snapshot.available));
+}
+
+/// Somebody got a place in a bulkhead after so long.
+pub(crate) fn waited(bulkhead: &Arc<str>, time: Duration) {
+    histogram!(BULKHEAD_WAIT, "bulkhead" => Arc::clone(bulkhead)).record(time);
 }

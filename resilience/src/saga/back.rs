@@ -175,7 +175,9 @@ impl Handler for UndoHandler {
         let (number, limit) = (attempt.number, Some(attempt.deadline));
         let given = (entry.input, &context);
         let again = self.0.attempt(saga, (step, &entry.name), (number, limit), given);
-        self.0.undo((&kind, &entry.name), again).await.map_err(patient)?;
+        let span = tracing::info_span!("undo", step = entry.name);
+        let undoing = self.0.undo((&kind, &entry.name), again).instrument(span);
+        undoing.await.map_err(patient)?;
         Ok(StepUndone { saga, step, kind, name: entry.name })
     }
 

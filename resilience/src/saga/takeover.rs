@@ -115,8 +115,7 @@ pub(crate) async fn recover(
 async fn take_over(shared: &Definitions) -> Result<usize, DatabaseError> {
     let taken = shared.door.run(|conn| {
         let taken = journal::take_over(conn, BATCH.into())?;
-        let none = BTreeMap::new();
-        let calls: Vec<_> = taken.iter().map(|id| resume(*id, &none)).collect();
+        let calls: Vec<_> = taken.iter().map(|saga| resume(saga.id, &saga.context)).collect();
         if !calls.is_empty() {
             defer_all(conn, &calls)?;
         }

@@ -5,7 +5,7 @@ use std::time::Duration;
 use resilience::http::{
     ByKind, Client, Context, Effect, ErrorKind, HeaderName, HeaderValue, StatusCode,
 };
-use resilience::{Classify, Deadline, State, Verdict};
+use resilience::{Classify, Deadline, Retry, RetryBudget, State, Verdict};
 use serde_json::{Value, json};
 
 use crate::server::{self, Reaction, Server, answer, header};
@@ -43,6 +43,30 @@ async fn a_secret_header_goes_out_with_every_request_and_is_shown_nowhere() {
     let request = server.request().await;
     assert_eq!(header(&request, "authorization"), Some("Bearer geheim"));
     assert_eq!(request.matches("authorization").count(), 1);
+}
+
+#[tokio::test]
+async fn whoever_is_told_of_an_attempt_has_a_say_in_what_goes_out_but_not_in_the_secret() {
+    let replies = [Reaction::Send(answer(503, &[], "")), server::json(200, "{}")];
+    let mut server = Server::start(move |n| std::future::ready(replies[n].clone())).await;
+    let retry = Retry::new(RetryBudget::unlimited("peer")).attempts(2);
+    let secret = HeaderName::from_static("authorization");
+    let client = Client::builder("peer", server.url.clone())
+        .retry(retry)
+        .secret_header(secret, HeaderValue::from_static("Bearer geheim"))
+        .on_attempt(|_, headers| {
+            assert!(!headers.contains_key("authorization"));
+            let trace = headers["traceparent"].to_str().expect("text").to_owned();
+            headers.insert("traceparent", HeaderValue::try_from(trace + "-own").expect("a value"));
+        })
+        .build(&transport());
+    let name = HeaderName::from_static("traceparent");
+    let cx = cx().with_header(name, HeaderValue::from_static("caller"));
+    client.get("/").fetch::<Value>(&cx).await.expect("a reply");
+    for _ in 0..2 {
+        let request = server.request().await;
+        assert_eq!(header(&request, "traceparent"), Some("caller-own"), "each from the beginning");
+    }
 }
 
 #[tokio::test]

@@ -1,12 +1,12 @@
 //! What is published, name by name and label by label.
 
-use std::time::Duration;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use metrics_exporter_prometheus::{PrometheusBuilder, PrometheusHandle};
 use resilience::http::{Client, Context, ErrorKind};
 use resilience::registry::{Key, Registry};
 use resilience::testkit::ManualClock;
-use resilience::{Breaker, Deadline};
+use resilience::{Breaker, Bulkhead, Deadline};
 use serde_json::Value;
 
 use crate::server::{Reaction, Server, answer, json};
@@ -75,7 +75,15 @@ fn every_count_of_a_breaker_is_published() {
         r#"resilience_breaker_state{breaker="billing/write",state="half_open"} 0"#,
         r#"resilience_breaker_state{breaker="billing/write",state="open"} 1"#,
     ];
-    assert_eq!(published(|| registry.publish()), expected);
+    let mut found = published(|| registry.publish());
+    let since = "resilience_breaker_since_timestamp_seconds{breaker=\"billing/write\"} ";
+    found.retain(|sample| {
+        let at = sample.strip_prefix(since).map(|at| at.parse::<f64>().expect("a time"));
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).expect("later").as_secs_f64();
+        assert!(at.is_none_or(|at| (now - 60.0..=now).contains(&at)), "{sample}");
+        at.is_none()
+    });
+    assert_eq!(found, expected);
 }
 
 #[test]
@@ -127,7 +135,6 @@ async fn every_count_of_a_bulkhead_and_a_retry_budget_is_published() {
         r#"resilience_bulkhead_limit{bulkhead="billing"} 1"#,
         r#"resilience_bulkhead_queued_total{bulkhead="billing"} 1"#,
         r#"resilience_bulkhead_rejected_total{bulkhead="billing"} 2"#,
-        r#"resilience_bulkhead_waited_milliseconds_total{bulkhead="billing"} 250"#,
         r#"resilience_bulkhead_waiting{bulkhead="billing"} 0"#,
         r#"resilience_retries_total{budget="billing",outcome="denied"} 2"#,
         r#"resilience_retries_total{budget="billing",outcome="granted"} 1"#,
@@ -210,6 +217,61 @@ fn each_attempt_that_goes_out_is_timed_by_what_it_said() {
             r#"{dependency="billing",outcome="success"} 2"#,
         ]
     );
+}
+
+#[test]
+fn what_does_not_go_out_is_counted_by_what_kept_it_back() {
+    let samples = published(|| {
+        on_a_runtime(async {
+            let server = Server::always(Reaction::Hang).await;
+            let client = |breaker: &Breaker| {
+                let client = Client::builder("billing", server.url.clone());
+                let bulkhead = Bulkhead::builder("billing", 1).build();
+                client.breaker(breaker.clone()).bulkhead(bulkhead).build(&transport())
+            };
+            let forced = Breaker::builder("billing").build();
+            forced.force_open();
+            let cx = Context::new();
+            client(&forced).get("/").fetch::<Value>(&cx).await.expect_err("forced open");
+            client(&forced).check().expect_err("forced open");
+            let well = client(&Breaker::builder("billing").build());
+            let mut hangs = Box::pin(well.get("/").fetch::<Value>(&cx));
+            assert!(futures_util::poll!(&mut hangs).is_pending());
+            well.get("/").fetch::<Value>(&cx).await.expect_err("full");
+            drop(hangs);
+            let cx = Context::new().with_deadline(Deadline::after(Duration::ZERO));
+            well.get("/").fetch::<Value>(&cx).await.expect_err("too late");
+        });
+    });
+    let name = "resilience_calls_not_made_total";
+    let found: Vec<_> = samples.iter().filter_map(|sample| sample.strip_prefix(name)).collect();
+    assert_eq!(
+        found,
+        [
+            r#"{dependency="billing",reason="forced_open"} 2"#,
+            r#"{dependency="billing",reason="full"} 1"#,
+            r#"{dependency="billing",reason="time"} 1"#,
+        ]
+    );
+}
+
+#[test]
+fn who_waits_for_a_place_is_timed() {
+    let samples = published(|| {
+        on_a_runtime(async {
+            let (clock, second) = (ManualClock::new(), Duration::from_secs(1));
+            let bulkhead =
+                Bulkhead::builder("billing", 1).queue(1, second).clock(clock.clone()).build();
+            let first = bulkhead.try_acquire().expect("free");
+            let mut waiting = Box::pin(bulkhead.acquire(None));
+            assert!(futures_util::poll!(&mut waiting).is_pending());
+            clock.advance(second / 4);
+            drop(first);
+            drop(waiting.await.expect("its turn"));
+        });
+    });
+    let sum = r#"resilience_bulkhead_wait_seconds_sum{bulkhead="billing"} 0.25"#;
+    assert!(samples.iter().any(|sample| sample == sum), "{samples:#?}");
 }
 
 #[test]

@@ -29,4 +29,5 @@ mod ship;
 mod shutdown;
 mod soak;
 mod storm;
+mod telemetry;
 mod world;

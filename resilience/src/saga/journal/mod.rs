@@ -368,23 +368,36 @@ pub(super) fn heartbeat(
     .map(|rows| rows == 1)
 }
 
+/// A saga that nobody runs any more.
+pub(super) struct Orphan {
+    pub(super) id: Uuid,
+    pub(super) context: BTreeMap<String, String>,
+}
+
 #[derive(QueryableByName)]
-struct Id {
+struct OrphanRow {
     #[diesel(sql_type = SqlUuid)]
     id: Uuid,
+    #[diesel(sql_type = Text)]
+    context: String,
 }
 
 /// Takes sagas whose lease is over from whoever had them: what they write is refused from now on.
-pub(super) fn take_over(conn: &mut PgConnection, limit: i64) -> QueryResult<Vec<Uuid>> {
-    let taken: Vec<Id> = sql_query(
+pub(super) fn take_over(conn: &mut PgConnection, limit: i64) -> QueryResult<Vec<Orphan>> {
+    let taken: Vec<OrphanRow> = sql_query(
         "UPDATE saga SET fence = fence + 1, lease_until = NULL
          WHERE id IN (SELECT id FROM saga WHERE lease_until < (SELECT clock_timestamp())
                       ORDER BY lease_until LIMIT $1 FOR UPDATE SKIP LOCKED)
-         RETURNING id",
+         RETURNING id, context::text AS context",
     )
     .bind::<BigInt, _>(limit)
     .get_results(conn)?;
-    Ok(taken.into_iter().map(|row| row.id).collect())
+    // One that can't be read keeps no other from being taken over.
+    let read = |row: OrphanRow| Orphan {
+        id: row.id,
+        context: serde_json::from_str(&row.context).unwrap_or_default(),
+    };
+    Ok(taken.into_iter().map(read).collect())
 }
 
 /// Deletes what ended so long ago. Returns how many.

@@ -1,6 +1,6 @@
 //! Now, or else later.
 
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use diesel::PgConnection;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::sync::Notify;
 use uuid::Uuid;
 
-use super::bed::{Job, Ledger, job, quick};
+use super::bed::{Job, Ledger, Running, job, quick};
 
 /// What `prepare` wrote is taken back when it is refused.
 async fn submit(
@@ -81,6 +81,26 @@ async fn what_succeeds_at_once_is_done_at_once() {
     let again = submit(&deferred, &call, None).await.unwrap();
     assert!(matches!(again, Submitted::Known(Stage::Done)));
     assert_eq!(ledger.notes(call.id()), ["prepared", "done 1"], "it was prepared once");
+}
+
+/// The first attempt is in the span of whoever submits the call.
+#[tokio::test]
+async fn who_is_told_of_attempts_hears_of_those_in_the_background_and_what_travels_with_them() {
+    static TOLD: Mutex<Vec<String>> = Mutex::new(Vec::new());
+    let ledger = Ledger::new();
+    let builder = Deferred::builder(ledger.pool.clone()).handler(handler(), quick());
+    let told = builder.on_attempt(|_, travelling| {
+        TOLD.lock().unwrap().push(travelling["traceparent"].clone());
+    });
+    let running = Running::start(told.build().unwrap());
+    let call = |what: &str| job(&json!(what)).with_context("traceparent", what);
+    submit(&running.deferred, &call("fine"), None).await.unwrap();
+    assert!(TOLD.lock().unwrap().is_empty());
+    let late = call("away");
+    submit(&running.deferred, &late, None).await.unwrap();
+    running.ended(late.id()).await;
+    assert_eq!(*TOLD.lock().unwrap(), ["away"]);
+    running.stop().await;
 }
 
 #[tokio::test]

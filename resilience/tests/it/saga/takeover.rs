@@ -67,6 +67,32 @@ async fn a_runner_that_comes_back_after_its_lease_writes_nothing() {
     second.stop().await;
 }
 
+/// So that whoever follows a request by its ids finds the end of it.
+#[tokio::test]
+async fn what_travels_with_a_saga_travels_on_with_who_takes_it_over() {
+    let world = World::new();
+    let (database, first) = world.stoppable();
+    world.systems.once("flight", Fault::Hangs);
+    let wish = wish(Pivot::Local);
+    let asked = async {
+        let start = Start::new(wish.id, &wish).unwrap().with_context("traceparent", "00-1");
+        first.sagas.run::<Trip, std::convert::Infallible>(start, None, |_| Ok(())).await
+    };
+    let taken_over = async {
+        eventually("flight is intended", || world.steps(wish.id).len() == 2).await;
+        database.stopped.send_replace(true);
+        let second = world.start_with(brief());
+        assert_eq!(second.stage(wish.id).await, Stage::Compensated);
+        database.stopped.send_replace(false);
+        second
+    };
+    let (_, second) = tokio::join!(asked, taken_over);
+    let travels = "SELECT context->>'traceparent' AS text FROM deferred WHERE kind = 'saga.resume'";
+    assert_eq!(world.texts(travels), ["00-1"]);
+    first.stop().await;
+    second.stop().await;
+}
+
 /// As if its clock had stood still: it has not looked after its lease for long.
 #[tokio::test]
 async fn a_runner_that_does_not_know_that_it_was_overtaken_calls_nobody_any_more() {

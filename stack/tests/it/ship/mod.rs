@@ -15,7 +15,7 @@ mod dyno;
 mod github;
 mod heroku;
 mod kubernetes;
-mod manifests;
+pub(crate) mod manifests;
 mod platform;
 mod smoke;
 mod tls;
@@ -23,11 +23,11 @@ mod tls;
 use std::path::PathBuf;
 
 /// A file of the repository.
-fn file(path: &str) -> PathBuf {
+pub(crate) fn file(path: &str) -> PathBuf {
     PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/..")).join(path)
 }
 
-fn read(path: &str) -> String {
+pub(crate) fn read(path: &str) -> String {
     std::fs::read_to_string(file(path)).unwrap_or_else(|error| panic!("{path}: {error}"))
 }
 

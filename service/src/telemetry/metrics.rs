@@ -1,0 +1,103 @@
+//! What is counted, what it means, and what is shown on demand.
+//!
+//! Every label has few values, and none that a client could make up: a path is a route, a method one of
+//! seven.
+
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use http::{Method, StatusCode};
+use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
+use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_process::Collector;
+
+/// Upper bounds in seconds: from a read without hops to the longest budget of a request.
+const BUCKETS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0];
+
+/// The process's metrics, in Prometheus' text format on demand.
+pub(crate) fn metrics() -> &'static PrometheusHandle {
+    static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
+    HANDLE.get_or_init(|| {
+        let builder = PrometheusBuilder::new();
+        let suffix = Matcher::Suffix("_seconds".to_owned());
+        // Fails for an empty list alone.
+        let builder = builder.set_buckets_for_metric(suffix, &BUCKETS).unwrap_or_default();
+        let recorder = builder.build_recorder();
+        let handle = recorder.handle();
+        #[cfg(feature = "testing")]
+        if std::env::var_os("UNCOUNTED").is_some() {
+            // To find out what counting costs.
+            return handle;
+        }
+        // Another recorder can be there only in a program of somebody else's: theirs then wins.
+        drop(metrics::set_global_recorder(recorder));
+        describe();
+        handle
+    })
+}
+
+/// What is looked at only when somebody asks: the process, as the operating system sees it.
+pub(crate) fn publish() {
+    Collector::default().collect();
+}
+
+fn describe() {
+    describe_counter!("http_requests_total", "Requests, by route and by what they were answered");
+    describe_histogram!(
+        "http_request_duration_seconds",
+        Unit::Seconds,
+        "How long requests took, by route"
+    );
+    describe_counter!(
+        "http_shed_total",
+        "Requests turned away for want of room, or of one user's share"
+    );
+    describe_gauge!("http_connections", "Connections that are open");
+    describe_counter!(
+        "http_connections_given_away_total",
+        "Connections closed so that another client finds a place"
+    );
+    describe_gauge!("db_up", "1 while the database answered the last time that it was asked");
+    describe_gauge!("db_pool_limit", "Connections to the database that there may be");
+    describe_gauge!("db_pool_connections", "Connections to the database that there are");
+    describe_gauge!("db_pool_waiting", "Pieces of work that wait for a connection");
+    describe_histogram!("db_wait_seconds", Unit::Seconds, "How long work waited for a connection");
+    describe_counter!("db_statements_total", "Statements sent, but for those of deferred calls");
+    describe_counter!("db_background_statements_total", "Statements sent for deferred calls");
+    describe_counter!("access_tokens_total", "Requests let in, by which of the valid tokens");
+    describe_gauge!("access_allowed_open", "1 where anybody is let in, and that is allowed");
+    resilience::metrics::describe();
+    Collector::default().describe();
+}
+
+/// A request was answered. `route` is one of the service's own.
+pub(crate) fn request(
+    service: &'static str,
+    (method, route): (&Method, &str),
+    status: StatusCode,
+    shed: bool,
+    took: Duration,
+) {
+    let labels = [
+        ("service", service.to_owned()),
+        ("method", known(method, status).to_owned()),
+        ("route", route.to_owned()),
+        ("status", status.as_str().to_owned()),
+    ];
+    counter!("http_requests_total", &labels).increment(1);
+    histogram!("http_request_duration_seconds", &labels[..3]).record(took.as_secs_f64());
+    if shed {
+        let reason = if status == StatusCode::TOO_MANY_REQUESTS { "user" } else { "room" };
+        counter!("http_shed_total", "service" => service, "reason" => reason).increment(1);
+    }
+}
+
+/// Methods are the client's to invent: a label must not be. Neither has each route a series for each
+/// method that it doesn't have.
+fn known(method: &Method, status: StatusCode) -> &str {
+    match method.as_str() {
+        _ if status == StatusCode::METHOD_NOT_ALLOWED => "other",
+        name @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => name,
+        _ => "other",
+    }
+}

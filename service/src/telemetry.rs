@@ -1,6 +1,8 @@
 //! Log lines and metrics of a process.
 
+use std::convert::Infallible;
 use std::sync::OnceLock;
+use std::time::Duration;
 
 use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
@@ -38,4 +40,17 @@ pub(crate) fn metrics() -> &'static PrometheusHandle {
         resilience::metrics::describe();
         handle
     })
+}
+
+/// How often samples are folded into their buckets: as often as the exporter does where it listens itself.
+const FOLDED_EVERY: Duration = Duration::from_secs(5);
+
+/// Folds the samples of durations into their buckets, for good. They would be kept, each of them, until
+/// somebody asks for metrics: for ever where nobody does.
+pub(crate) async fn fold() -> Infallible {
+    let mut turns = tokio::time::interval(FOLDED_EVERY);
+    loop {
+        turns.tick().await;
+        metrics().run_upkeep();
+    }
 }

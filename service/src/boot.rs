@@ -174,6 +174,7 @@ pub async fn serve(
     prepare(&config, site.migrations, &db, &lifecycle);
     let stop = CancellationToken::new();
     let _stop = stop.clone().drop_guard();
+    tokio::spawn(stop.clone().run_until_cancelled_owned(telemetry::fold()));
     let deferring = site.deferred.map(|runtime| {
         let handle = runtime.handle();
         (defer(runtime, &lifecycle, stop.clone()), handle)

@@ -3,6 +3,7 @@
 //! Every label has few values, and none that a client could make up: a path is a route, a method one of
 //! seven.
 
+use std::convert::Infallible;
 use std::sync::OnceLock;
 use std::time::Duration;
 
@@ -34,6 +35,19 @@ pub(crate) fn metrics() -> &'static PrometheusHandle {
         describe();
         handle
     })
+}
+
+/// How often samples are folded into their buckets: as often as the exporter does where it listens itself.
+const FOLDED_EVERY: Duration = Duration::from_secs(5);
+
+/// Folds the samples of durations into their buckets, for good. They would be kept, each of them, until
+/// somebody asks for metrics: for ever where nobody does.
+pub(crate) async fn fold() -> Infallible {
+    let mut turns = tokio::time::interval(FOLDED_EVERY);
+    loop {
+        turns.tick().await;
+        metrics().run_upkeep();
+    }
 }
 
 /// What is looked at only when somebody asks: the process, as the operating system sees it.

@@ -82,20 +82,19 @@ struct Inner {
 impl Admission {
     /// Everybody is let in so far. Its bulkheads are shown with all others of the service.
     pub(crate) fn new(config: &AdmissionConfig, base: &Base) -> Result<Self, RegistryFull> {
-        let half = |number: u32| usize::try_from(number / 2).unwrap_or(usize::MAX);
-        let bulkhead = |class| {
+        let bulkhead = |class, share: fn(u32) -> usize| {
             let key = Key::new("requests").class(class);
-            base.registry.bulkhead(&key, half(config.in_flight), |bulkhead| {
+            base.registry.bulkhead(&key, share(config.in_flight).max(1), |bulkhead| {
                 // Who has waited for longer has no time left to be served, and a queue that hasn't
                 // been empty for so long is no burst.
                 let longest = base.config.budget / 2;
-                bulkhead.queue(half(config.waiting), longest).standing_queue(longest, MOMENT)
+                bulkhead.queue(share(config.waiting), longest).standing_queue(longest, MOMENT)
             })
         };
         Ok(Self(Arc::new(Inner {
             name: base.config.name,
-            reads: bulkhead("read")?,
-            effects: bulkhead("effect")?,
+            reads: bulkhead("read", |all| all as usize - of_effects(all))?,
+            effects: bulkhead("effect", of_effects)?,
             users: (config.per_second > 0).then(|| Users::new(config.per_second, config.burst)),
             shed: AtomicU64::new(0),
             reported: Mutex::new(Instant::now()),
@@ -121,6 +120,12 @@ impl Admission {
             );
         }
     }
+}
+
+/// One place in three. What has an effect is the work of all four services and of some ten commits: with
+/// more places it takes so much from the reads that in an overload less is done in all.
+fn of_effects(all: u32) -> usize {
+    (all / 3) as usize
 }
 
 async fn admit(

@@ -55,8 +55,8 @@ pub struct AdmissionConfig {
 impl AdmissionConfig {
     pub(crate) fn read(reader: &mut Reader) -> Self {
         Self {
-            // As many of each kind as there are connections to a database: more would wait for those.
-            in_flight: reader.number("MAX_IN_FLIGHT", 16, 2..=100_000),
+            // As many with an effect as there are connections to a database: more would wait for those.
+            in_flight: reader.number("MAX_IN_FLIGHT", 24, 2..=100_000),
             waiting: reader.number("MAX_WAITING", 64, 0..=100_000),
             per_second: reader.number("RATE_LIMIT_PER_SECOND", 0, 0..=100_000),
             burst: reader.number("RATE_LIMIT_BURST", 50, 1..=100_000),

@@ -57,7 +57,7 @@ impl AdmissionConfig {
         Self {
             // As many with an effect as there are connections to a database: more would wait for those.
             in_flight: reader.number("MAX_IN_FLIGHT", 24, 2..=100_000),
-            waiting: reader.number("MAX_WAITING", 64, 0..=100_000),
+            waiting: reader.number("MAX_WAITING", 96, 0..=100_000),
             per_second: reader.number("RATE_LIMIT_PER_SECOND", 0, 0..=100_000),
             burst: reader.number("RATE_LIMIT_BURST", 50, 1..=100_000),
         }
@@ -82,19 +82,21 @@ struct Inner {
 impl Admission {
     /// Everybody is let in so far. Its bulkheads are shown with all others of the service.
     pub(crate) fn new(config: &AdmissionConfig, base: &Base) -> Result<Self, RegistryFull> {
-        let bulkhead = |class, share: fn(u32) -> usize| {
+        let effects = (of_effects(config.in_flight).max(1), of_effects(config.waiting));
+        let reads = (config.in_flight as usize - effects.0, config.waiting as usize - effects.1);
+        let bulkhead = |class, (in_flight, waiting)| {
             let key = Key::new("requests").class(class);
-            base.registry.bulkhead(&key, share(config.in_flight).max(1), |bulkhead| {
+            base.registry.bulkhead(&key, in_flight, |bulkhead| {
                 // Who has waited for longer has no time left to be served, and a queue that hasn't
                 // been empty for so long is no burst.
                 let longest = base.config.budget / 2;
-                bulkhead.queue(share(config.waiting), longest).standing_queue(longest, MOMENT)
+                bulkhead.queue(waiting, longest).standing_queue(longest, MOMENT)
             })
         };
         Ok(Self(Arc::new(Inner {
             name: base.config.name,
-            reads: bulkhead("read", |all| all as usize - of_effects(all))?,
-            effects: bulkhead("effect", of_effects)?,
+            reads: bulkhead("read", reads)?,
+            effects: bulkhead("effect", effects)?,
             users: (config.per_second > 0).then(|| Users::new(config.per_second, config.burst)),
             shed: AtomicU64::new(0),
             reported: Mutex::new(Instant::now()),

@@ -53,7 +53,7 @@ pub static MIGRATIONS: Schema = Schema::new(embed_migrations!()).with_deferred()
 pub const USER_NOT_FOUND: &str = "user_not_found";
 
 /// What its routes work with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct App {
     db: Db,
     deferred: Deferred,
@@ -128,14 +128,14 @@ pub async fn run(
         )
         .build()
         .context("AMQP_URL")?;
-    let app = App {
+    let app = Arc::new(App {
         db: base.db.clone(),
         deferred: runtime.handle(),
         order,
         warehouse: WarehouseClient::new(warehouse),
         warranty: WarrantyClient::new(warranty),
         known,
-    };
+    });
     let routes = routes::served(admission).with_state(app);
     let site = Site { routes, migrations: &MIGRATIONS, deferred: Some(runtime), sagas: None };
     boot::serve(base, site, listener, shutdown).await

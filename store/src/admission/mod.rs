@@ -34,7 +34,7 @@ mod users;
 use users::Users;
 
 /// How long anybody waits in an overload.
-pub const MOMENT: Duration = Duration::from_millis(10);
+pub const MOMENT: Duration = Duration::from_millis(3);
 
 /// How often the log says how much is shed.
 const REPORT: Duration = Duration::from_secs(1);
@@ -104,7 +104,7 @@ impl Admission {
     }
 
     /// Nothing gets to these routes but through here.
-    pub(crate) fn guard(self, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
+    pub(crate) fn guard(self, routes: OpenApiRouter<Arc<App>>) -> OpenApiRouter<Arc<App>> {
         routes.route_layer(from_fn_with_state(self, admit))
     }
 

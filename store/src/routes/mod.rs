@@ -4,6 +4,8 @@ mod orders;
 mod purchase;
 mod warranty;
 
+use std::sync::Arc;
+
 use axum::extract::rejection::RawPathParamsRejection;
 use axum::extract::{Extension, RawPathParams, Request};
 use axum::middleware::{Next, from_fn};
@@ -20,7 +22,7 @@ use crate::admission::Admission;
 use crate::{App, USER_NOT_FOUND};
 
 /// All routes, without their state.
-pub fn table() -> OpenApiRouter<App> {
+pub fn table() -> OpenApiRouter<Arc<App>> {
     let document =
         service::openapi::document("Store", "The gateway on a user's behalf", Callers::Users);
     OpenApiRouter::with_openapi(document)
@@ -33,7 +35,7 @@ pub fn table() -> OpenApiRouter<App> {
 
 /// All routes, as they are served: whose they are is seen before anything is counted against the user
 /// in the path.
-pub(crate) fn served(admission: Admission) -> OpenApiRouter<App> {
+pub(crate) fn served(admission: Admission) -> OpenApiRouter<Arc<App>> {
     admission.guard(table()).route_layer(from_fn(own))
 }
 

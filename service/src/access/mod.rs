@@ -23,6 +23,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 pub(crate) use bearer::Bearer;
+pub(crate) use config::SERVICE_TOKENS;
 pub use config::{AccessConfig, Callers};
 pub(crate) use secret::Tokens;
 

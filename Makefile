@@ -23,6 +23,7 @@ nightly: prerequisites features loom msrv ## the long tests, each feature alone,
 	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip soak::
 	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	$(MAKE) overload
+	$(MAKE) soak
 	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 # One after the other: with RabbitMQ, then without.

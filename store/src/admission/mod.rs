@@ -14,20 +14,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
-use resilience::Bulkhead;
+use resilience::bulkhead::{Bulkhead, Place};
+use resilience::deadline::Deadline;
 use resilience::registry::{Key, RegistryFull};
 use service::boot::Base;
 use service::config::Reader;
-use service::observe::Caller;
 use service::{Failure, Result};
-use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
-
-use crate::App;
 
 mod users;
 
@@ -103,9 +96,27 @@ impl Admission {
         })))
     }
 
-    /// Nothing gets to these routes but through here.
-    pub(crate) fn guard(self, routes: OpenApiRouter<Arc<App>>) -> OpenApiRouter<Arc<App>> {
-        routes.route_layer(from_fn_with_state(self, admit))
+    /// A place among those who are worked on, to be held until the answer is there.
+    ///
+    /// # Errors
+    /// 429 when this user asks too often; 503 `overloaded` when there is no place in time.
+    pub(crate) async fn admit(
+        &self,
+        user: Option<Uuid>,
+        effect: bool,
+        deadline: Option<Deadline>,
+    ) -> Result<Place<'_>> {
+        if let Some((users, user)) = self.0.users.as_ref().zip(user)
+            && let Err(wait) = users.spend(user)
+        {
+            self.turned_away();
+            return Err(Failure::too_many("too many requests of this user", wait));
+        }
+        let bulkhead = if effect { &self.0.effects } else { &self.0.reads };
+        bulkhead.acquire(deadline).await.map_err(|_| {
+            self.turned_away();
+            Failure::shed("too many requests at once; try again shortly")
+        })
     }
 
     /// Says now and then how many were turned away, as no line does for each.
@@ -128,34 +139,4 @@ impl Admission {
 /// more places it takes so much from the reads that in an overload less is done in all.
 fn of_effects(all: u32) -> usize {
     (all / 3) as usize
-}
-
-async fn admit(
-    State(admission): State<Admission>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
-    next: Next,
-) -> Result<Response> {
-    if let Some(users) = &admission.0.users
-        // One that is none is refused further on.
-        && let Some(user) = path.ok().as_ref().and_then(user)
-        && let Err(wait) = users.spend(user)
-    {
-        admission.turned_away();
-        return Err(Failure::too_many("too many requests of this user", wait));
-    }
-    let effect = !request.method().is_safe();
-    let bulkhead = if effect { &admission.0.effects } else { &admission.0.reads };
-    let deadline = request.extensions().get::<Arc<Caller>>().and_then(|caller| caller.deadline());
-    // Held until the answer is there.
-    let Ok(_place) = bulkhead.acquire(deadline).await else {
-        admission.turned_away();
-        return Err(Failure::shed("too many requests at once; try again shortly"));
-    };
-    Ok(next.run(request).await)
-}
-
-fn user(path: &RawPathParams) -> Option<Uuid> {
-    let (_, user) = path.iter().find(|(name, _)| *name == "userUid")?;
-    user.parse().ok()
 }

@@ -173,10 +173,8 @@ impl Inner {
             if timer::until(&*self.clock, step, pin!(waiter.turn())).await.is_some() {
                 return true;
             }
-            let is_over = |standing: Standing| {
-                self.queue.has_stood(self.clock.now()).is_some_and(|time| time >= standing.after)
-            };
-            if step >= until || self.standing.is_some_and(is_over) {
+            let stands = |standing| self.queue.stands(self.clock.now(), standing);
+            if step >= until || self.standing.is_some_and(stands) {
                 return false;
             }
         }
@@ -287,8 +285,9 @@ impl BulkheadBuilder {
     /// Tells a burst from an overload. A queue that empties now and then is doing its work; one in
     /// which somebody has been waiting all the time for longer than `after` only makes everybody late,
     /// as more come than go. From then on, until it is empty, nobody waits for longer than `wait` (at
-    /// least 1 ms), and those who already have are told at once that there is no place. The default is
-    /// to let each wait as long as [`queue`](Self::queue) says.
+    /// least 1 ms), and those who already have are told at once that there is no place. A queue that
+    /// fills within another `after` is the same overload: that is seen after four times `wait`. The
+    /// default is to let each wait as long as [`queue`](Self::queue) says.
     pub fn standing_queue(mut self, after: Duration, wait: Duration) -> Self {
         self.standing = Some(Standing { after, wait: wait.max(Duration::from_millis(1)) });
         self

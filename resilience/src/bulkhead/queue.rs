@@ -6,7 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::BulkheadSnapshot;
+use super::{BulkheadSnapshot, Standing};
+
+/// How often the wait of an overload fits into the time after which a queue stands again. In an overload
+/// a queue is empty now and then too, by chance. Were each pause its end, it would fill up with those who
+/// wait as in a burst, once in every `after`, and all of them would be turned away late. (As RFC 8289, 5.5:
+/// what comes back soon goes on where it was.)
+const AGAIN: u32 = 4;
 
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -24,6 +30,8 @@ struct State {
     waiting: BTreeMap<u64, Arc<Notify>>,
     /// Since when it isn't empty.
     since: Instant,
+    /// When somebody was last turned away because it stands.
+    overloaded: Option<Instant>,
     next_ticket: u64,
     admitted: u64,
     queued: u64,
@@ -46,6 +54,7 @@ impl Queue {
             in_flight: 0,
             waiting: BTreeMap::new(),
             since: Instant::now(),
+            overloaded: None,
             next_ticket: 0,
             admitted: 0,
             queued: 0,
@@ -84,11 +93,21 @@ impl Queue {
         Entry::Waiting(Waiter { queue: self, ticket, called, settled: false })
     }
 
-    /// For how long somebody has been waiting without a pause.
-    pub(super) fn has_stood(&self, now: Instant) -> Option<Duration> {
-        let state = self.lock();
-        let waits = !state.waiting.is_empty();
-        waits.then(|| now.saturating_duration_since(state.since))
+    /// Whether somebody has been waiting for so long without a pause that it is no burst.
+    pub(super) fn stands(&self, now: Instant, standing: Standing) -> bool {
+        let mut state = self.lock();
+        if state.waiting.is_empty() {
+            return false;
+        }
+        let since = state.since;
+        let recent = |last: Instant| since.saturating_duration_since(last) < standing.after;
+        let again = standing.wait.saturating_mul(AGAIN).min(standing.after);
+        let after = if state.overloaded.is_some_and(recent) { again } else { standing.after };
+        let stands = now.saturating_duration_since(since) >= after;
+        if stands {
+            state.overloaded = Some(now);
+        }
+        stands
     }
 
     pub(super) fn reject(&self) {

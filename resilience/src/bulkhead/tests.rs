@@ -323,6 +323,24 @@ async fn a_queue_that_was_empty_is_a_burst_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn an_overload_with_a_pause_is_the_same_one() {
+    let bulkhead = impatient();
+    let _place = bulkhead.try_acquire().expect("a place");
+    assert_eq!(waits(&bulkhead).await, (ms(100), false));
+    // Nobody waits for less than the 100 ms that tell a burst.
+    for pause in [1, 60, 99] {
+        time::sleep(ms(pause)).await;
+        let (first, second) = tokio::join!(waits(&bulkhead), async {
+            time::sleep(ms(35)).await;
+            waits(&bulkhead).await
+        });
+        assert_eq!((first, second), ((ms(40), false), (ms(10), false)), "{pause}");
+    }
+    time::sleep(ms(101)).await;
+    assert_eq!(waits(&bulkhead).await, (ms(100), false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn places_of_a_queue_that_stands_go_to_those_who_wait() {
     let bulkhead = impatient();
     let served = Mutex::new(0);

@@ -8,10 +8,10 @@ use tokio::sync::Notify;
 
 use super::{BulkheadSnapshot, Standing};
 
-/// How often the wait of an overload fits into the time after which a queue stands again. In an overload
-/// a queue is empty now and then too, by chance. Were each pause its end, it would fill up with those who
-/// wait as in a burst, once in every `after`, and all of them would be turned away late. (As RFC 8289, 5.5:
-/// what comes back soon goes on where it was.)
+/// A queue that stands again soon does so after this many times the wait of one that stands. In an
+/// overload too it is empty now and then, by chance: were that the end of it, it would fill up as in a burst
+/// once in every `after`, with people who are all turned away late. (RFC 8289, section 5.5, goes on where it
+/// was as well.)
 const AGAIN: u32 = 4;
 
 pub(super) struct Queue {
@@ -27,16 +27,23 @@ struct State {
     in_flight: usize,
     /// By ticket, the oldest first. Whoever is taken out has a place from then on: that is done
     /// under the lock, so that no place is lost when somebody gives up at the same moment.
-    waiting: BTreeMap<u64, Arc<Notify>>,
+    waiting: BTreeMap<u64, Waiting>,
     /// Since when it isn't empty.
     since: Instant,
-    /// When somebody was last turned away because it stands.
-    overloaded: Option<Instant>,
+    /// Whether somebody has waited for too long since then.
+    stands: bool,
+    /// When it last did.
+    stood: Option<Instant>,
     next_ticket: u64,
     admitted: u64,
     queued: u64,
     waited: Duration,
     rejected: u64,
+}
+
+struct Waiting {
+    since: Instant,
+    called: Arc<Notify>,
 }
 
 pub(super) enum Entry<'a> {
@@ -54,7 +61,8 @@ impl Queue {
             in_flight: 0,
             waiting: BTreeMap::new(),
             since: Instant::now(),
-            overloaded: None,
+            stands: false,
+            stood: None,
             next_ticket: 0,
             admitted: 0,
             queued: 0,
@@ -84,30 +92,30 @@ impl Queue {
             return Entry::Full;
         }
         if state.waiting.is_empty() {
-            state.since = now;
+            (state.since, state.stands) = (now, false);
         }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         let called = Arc::new(Notify::new());
-        state.waiting.insert(ticket, Arc::clone(&called));
+        state.waiting.insert(ticket, Waiting { since: now, called: Arc::clone(&called) });
         Entry::Waiting(Waiter { queue: self, ticket, called, settled: false })
     }
 
-    /// Whether somebody has been waiting for so long without a pause that it is no burst.
+    /// Whether somebody has waited for too long since it was last empty.
     pub(super) fn stands(&self, now: Instant, standing: Standing) -> bool {
         let mut state = self.lock();
-        if state.waiting.is_empty() {
+        let Some(oldest) = state.waiting.values().next().map(|oldest| oldest.since) else {
             return false;
-        }
-        let since = state.since;
-        let recent = |last: Instant| since.saturating_duration_since(last) < standing.after;
+        };
+        let filled = state.since;
+        let soon = |stood| filled.saturating_duration_since(stood) < standing.after;
         let again = standing.wait.saturating_mul(AGAIN).min(standing.after);
-        let after = if state.overloaded.is_some_and(recent) { again } else { standing.after };
-        let stands = now.saturating_duration_since(since) >= after;
-        if stands {
-            state.overloaded = Some(now);
+        let longest = if state.stood.is_some_and(soon) { again } else { standing.after };
+        state.stands |= now.saturating_duration_since(oldest) >= longest;
+        if state.stands {
+            state.stood = Some(now);
         }
-        stands
+        state.stands
     }
 
     pub(super) fn reject(&self) {
@@ -136,7 +144,7 @@ impl Queue {
             && let Some((_, next)) = state.waiting.pop_first()
         {
             state.in_flight += 1;
-            called.push(next);
+            called.push(next.called);
         }
         drop(state);
         // Not under the lock: waking somebody may run anybody's code.

@@ -323,6 +323,23 @@ async fn a_queue_that_was_empty_is_a_burst_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_that_moves_is_never_an_overload() {
+    let bulkhead = impatient();
+    // One every 30 ms, each of whom stays for as long, and three in the beginning: somebody always waits.
+    let come = (0..50_u64).map(|n| {
+        let bulkhead = &bulkhead;
+        async move {
+            time::sleep(ms(30) * u32::try_from(n.saturating_sub(2)).expect("few")).await;
+            let place = bulkhead.acquire(None).await;
+            assert!(place.is_ok(), "{n} is turned away");
+            time::sleep(ms(30)).await;
+        }
+    });
+    join_all(come).await;
+    assert_eq!(bulkhead.snapshot().queued, 49);
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_overload_with_a_pause_is_the_same_one() {
     let bulkhead = impatient();
     let _place = bulkhead.try_acquire().expect("a place");

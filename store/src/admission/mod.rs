@@ -4,8 +4,7 @@
 //! late, until nobody gets an answer in time. So a request waits here, before anything is begun, and is
 //! shed where waiting is of no use: 503 `overloaded`. Reads and requests with an effect have places of
 //! their own, so that neither keeps the other out. A burst is waited out; in an overload, in which
-//! somebody has been waiting for half of a request's time without a pause, nobody waits for more than
-//! [`MOMENT`]. What is shed has reached neither a database nor another service: no breaker counts it, and
+//! somebody has waited for an eighth of a request's time, nobody waits for more than [`MOMENT`]. What is shed has reached neither a database nor another service: no breaker counts it, and
 //! it leaves nothing behind.
 //!
 //! Health, metrics and the other routes for operators don't come through here.
@@ -27,7 +26,7 @@ mod users;
 use users::Users;
 
 /// How long anybody waits in an overload.
-pub const MOMENT: Duration = Duration::from_millis(3);
+pub const MOMENT: Duration = Duration::from_millis(5);
 
 /// How often the log says how much is shed.
 const REPORT: Duration = Duration::from_secs(1);
@@ -80,10 +79,10 @@ impl Admission {
         let bulkhead = |class, (in_flight, waiting)| {
             let key = Key::new("requests").class(class);
             base.registry.bulkhead(&key, in_flight, |bulkhead| {
-                // Who has waited for longer has no time left to be served, and a queue that hasn't
-                // been empty for so long is no burst.
-                let longest = base.config.budget / 2;
-                bulkhead.queue(waiting, longest).standing_queue(longest, MOMENT)
+                let budget = base.config.budget;
+                // Who has waited for half of it has no time left to be served. As many as may wait are
+                // served in an eighth, where nothing is wrong.
+                bulkhead.queue(waiting, budget / 2).standing_queue(budget / 8, MOMENT)
             })
         };
         Ok(Self(Arc::new(Inner {

@@ -24,6 +24,7 @@ nightly: prerequisites features loom msrv ## the long tests, each feature alone,
 	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	$(MAKE) overload
 	$(MAKE) page
+	$(MAKE) soak
 	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
 .PHONY: page

@@ -169,7 +169,7 @@ pub async fn serve(
     }
     let (routes, document) = site.routes.merge(plumbing(pulse)).merge(manage).split_for_parts();
     let routes = routes.merge(openapi::routes(openapi::complete(document)?));
-    let app = pipeline::wrap(routes, &shell);
+    let app = pipeline::wrap(routes, shell);
 
     prepare(&config, site.migrations, &db, &lifecycle);
     let stop = CancellationToken::new();

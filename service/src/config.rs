@@ -174,18 +174,7 @@ impl Reader {
     pub fn service_url(&mut self, name: &str, default_port: u16) -> Url {
         let looks_like =
             format!("an http or https address such as http://127.0.0.1:{default_port}");
-        let given = self.optional(name, &looks_like, |t| {
-            let url = Url::parse(t).ok()?;
-            let usable = matches!(url.scheme(), "http" | "https")
-                && url.has_host()
-                // It would be shown wherever the address is; what is let in by is SERVICE_TOKENS.
-                && url.username().is_empty()
-                && url.password().is_none()
-                && url.query().is_none()
-                && url.fragment().is_none();
-            usable.then_some(url)
-        });
-        given.unwrap_or_else(|| {
+        self.optional(name, &looks_like, http_address).unwrap_or_else(|| {
             Url::parse(&format!("http://127.0.0.1:{default_port}")).expect("a constant address")
         })
     }
@@ -229,6 +218,19 @@ impl Reader {
         };
         Some((text, format!(" ({key} in {})", self.file_name)))
     }
+}
+
+/// A service's address: http or https, and nothing in it that isn't to be shown. What lets in is
+/// `SERVICE_TOKENS`.
+pub fn http_address(text: &str) -> Option<Url> {
+    let url = Url::parse(text).ok()?;
+    let usable = matches!(url.scheme(), "http" | "https")
+        && url.has_host()
+        && url.username().is_empty()
+        && url.password().is_none()
+        && url.query().is_none()
+        && url.fragment().is_none();
+    usable.then_some(url)
 }
 
 /// What every service needs.
@@ -382,7 +384,16 @@ mod tests {
 
     #[test]
     fn a_service_s_address_holds_no_password() {
-        for address in ["http://u:geheim@h", "https://geheim@h/", "http://:geheim@h"] {
+        for address in [
+            "http://u:geheim@h",
+            "https://geheim@h/",
+            "http://:geheim@h",
+            "https://h?token=geheim",
+            "https://h#geheim",
+            "ftp://geheim",
+            "geheim.example.com",
+            "http://",
+        ] {
             let mut reader = reader(&[("ORDER_URL", address)]);
             let url = reader.service_url("ORDER_URL", 1);
             let error = reader.finish(Some(url)).unwrap_err().to_string();
@@ -391,9 +402,11 @@ mod tests {
                 "{error}"
             );
         }
-        let mut reader = reader(&[("ORDER_URL", "https://h:1/below")]);
-        let url = reader.service_url("ORDER_URL", 1);
-        assert_eq!(reader.finish(Some(url)).unwrap().as_str(), "https://h:1/below");
+        for address in ["https://h:1/below", "http://127.0.0.1:8480/", "http://[::1]:1/"] {
+            let mut reader = reader(&[("ORDER_URL", address)]);
+            let url = reader.service_url("ORDER_URL", 1);
+            assert_eq!(reader.finish(Some(url)).unwrap().as_str(), address);
+        }
     }
 
     #[test]

@@ -24,7 +24,7 @@ use crate::idempotency::Key;
 use crate::input::{Compensate, Ids, ItemUids, OptionalFields, Page, Pattern};
 use crate::lifecycle::Lifecycle;
 use crate::observe::Caller;
-use crate::pipeline::{Shell, wrap};
+use crate::pipeline::{Piped, Shell, wrap};
 use crate::traffic::Traffic;
 
 static TEXT: Pattern = Pattern::new((r"^[\p{L}\p{N}][\p{L}\p{N} .,:+/()'&_-]*$", 255, "a text"));
@@ -67,7 +67,7 @@ async fn list(ItemUids(ids): ItemUids) -> Result<Answer> {
     Answer::ok(&ids)
 }
 
-fn service() -> Router {
+fn service() -> Piped {
     let shell = Shell {
         name: "hostile",
         lifecycle: Lifecycle::new(),
@@ -79,7 +79,7 @@ fn service() -> Router {
     let routes = Router::new()
         .route("/api/v1/things/{uid}", post(read).get(read).delete(read))
         .route("/api/v1/things", get(list));
-    wrap(routes, &shell)
+    wrap(routes, shell)
 }
 
 fn runtime() -> Runtime {

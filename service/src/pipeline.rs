@@ -8,23 +8,25 @@
 //! 6. **gate**: no new work while the process ends; the deadline, which begins here;
 //! 7. **detach**: a request with an effect runs to its end, also when its client goes away.
 
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::Router;
-use axum::body::{Body, Bytes};
+use axum::body::{Body, Bytes, HttpBody as _};
 use axum::extract::{MatchedPath, Request, State};
-use axum::middleware::{Next, from_fn_with_state, map_request};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::{IntoResponse, Response};
+use futures_util::FutureExt as _;
 use http::header::{CONNECTION, CONTENT_ENCODING, CONTENT_TYPE, HeaderMap, HeaderValue};
 use http::{Method, StatusCode, Uri};
 use http_body_util::BodyExt;
 use resilience::deadline::Deadline;
-use tower_http::catch_panic::CatchPanicLayer;
+use tower::util::MapRequest;
 use tracing::field::Empty;
 use tracing::{Instrument, Span};
 
-use crate::access::{self, Access};
+use crate::access::Access;
 use crate::failure::{Failure, code};
 use crate::headers;
 use crate::input::Compensate;
@@ -51,7 +53,7 @@ const LAST_BODY_TIME: Duration = Duration::from_secs(1);
 const LOGGED: usize = 256;
 
 /// What the pipeline knows of the service that it stands before.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Shell {
     pub(crate) name: &'static str,
     pub(crate) lifecycle: Lifecycle,
@@ -61,8 +63,14 @@ pub(crate) struct Shell {
     pub(crate) traffic: Traffic,
 }
 
+/// A service's routes, with the pipeline round them.
+pub(crate) type Piped = MapRequest<Router, fn(Request) -> Request>;
+
 /// Puts the pipeline round a service's routes.
-pub(crate) fn wrap(routes: Router, shell: &Shell) -> Router {
+///
+/// It is one layer: each layer of a router is on the heap, and for each request it is cloned with all that
+/// is below it, which was half of what a refusal cost.
+pub(crate) fn wrap(routes: Router, shell: Shell) -> Piped {
     let inner = routes
         .fallback(async || Failure::not_found(code::NOT_FOUND, "there is nothing here"))
         .method_not_allowed_fallback(async || {
@@ -72,17 +80,12 @@ pub(crate) fn wrap(routes: Router, shell: &Shell) -> Router {
                 "this resource does not support the method",
             )
         })
-        .layer(from_fn_with_state(shell.clone(), detach))
-        .layer(from_fn_with_state(shell.clone(), gate))
-        .layer(from_fn_with_state(shell.clone(), body))
-        .layer(from_fn_with_state(shell.access.clone(), access::guard))
-        .layer(CatchPanicLayer::custom(panicked))
-        .layer(from_fn_with_state(shell.clone(), observe));
+        .layer(from_fn_with_state(Arc::new(shell), observe));
     // A layer of a router runs after that router has chosen a route: the slash must go before.
-    Router::new().fallback_service(inner).layer(map_request(async |mut request: Request| {
+    MapRequest::new(inner, |mut request| {
         trim_trailing_slash(request.uri_mut());
         request
-    }))
+    })
 }
 
 /// `/docs/` stays: the page behind it names its parts relative to it.
@@ -105,7 +108,7 @@ fn trim_trailing_slash(uri: &mut Uri) {
     }
 }
 
-async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -> Response {
+async fn observe(State(shell): State<Arc<Shell>>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let _running = shell.lifecycle.request();
     let caller = Caller::of(request.headers());
@@ -117,7 +120,11 @@ async fn observe(State(shell): State<Shell>, mut request: Request, next: Next) -
     let caller = caller.within(telemetry::traces::join(&span, request.headers()));
     telemetry::logs::identify(&span, caller.shown());
     request.extensions_mut().insert(caller.clone());
-    let response = next.run(request).instrument(span.clone()).await;
+    let answered = AssertUnwindSafe(answer(&shell, request, next)).catch_unwind();
+    let response = match answered.instrument(span.clone()).await {
+        Ok(answered) => answered.into_response(),
+        Err(panic) => panicked(&*panic).into_response(),
+    };
 
     let (mut parts, body) = response.into_parts();
     let failure = parts.extensions.remove::<Failure>();
@@ -218,23 +225,31 @@ pub(crate) fn is_below(path: &str, top: &str) -> bool {
     path.strip_prefix(top).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
 }
 
-#[expect(clippy::needless_pass_by_value, reason = "the layer hands it over")]
-fn panicked(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
+fn panicked(panic: &(dyn std::any::Any + Send)) -> Failure {
     let text = panic
         .downcast_ref::<String>()
         .cloned()
         .or_else(|| panic.downcast_ref::<&str>().map(|s| (*s).to_owned()))
         .unwrap_or_else(|| "a panic without a message".to_owned());
-    Failure::internal(text).into_response()
+    Failure::internal(text)
 }
 
-async fn gate(
-    State(shell): State<Shell>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
+/// Everything between what is told of a request and its route.
+async fn answer(shell: &Shell, mut request: Request, next: Next) -> Result<Response, Failure> {
+    if let Err(failure) = shell.access.admit(&mut request).await {
+        // Nothing of it is kept, but read as far as it takes for its client to see why.
+        discard(request.into_body()).await;
+        return Err(failure);
+    }
+    let request = gate(shell, body(shell, request).await?)?;
+    let effect = !request.method().is_safe();
+    let answer = next.run(request);
+    Ok(if effect { shell.lifecycle.detach(answer).await } else { answer.await })
+}
+
+fn gate(shell: &Shell, mut request: Request) -> Result<Request, Failure> {
     if is_plumbing(request.uri().path()) {
-        return Ok(next.run(request).await);
+        return Ok(request);
     }
     // An undo is let in to the last: what it takes back would otherwise stay.
     let undo = shell.access.has_undos()
@@ -262,7 +277,7 @@ async fn gate(
     if let Some(caller) = request.extensions_mut().remove::<Caller>() {
         request.extensions_mut().insert(Arc::new(caller.with_deadline(deadline)));
     }
-    Ok(next.run(request).await)
+    Ok(request)
 }
 
 fn ending() -> Failure {
@@ -277,24 +292,9 @@ pub(crate) enum BodyKind {
     Other,
 }
 
-async fn body(
-    State(shell): State<Shell>,
-    request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
+async fn body(shell: &Shell, request: Request) -> Result<Request, Failure> {
     let (mut parts, body) = request.into_parts();
-    let draining = shell.lifecycle.draining();
-    let end = async {
-        draining.cancelled().await;
-        tokio::time::sleep(LAST_BODY_TIME).await;
-    };
-    let bytes = tokio::select! {
-        biased;
-        bytes = tokio::time::timeout(shell.body_time, whole(body)) => {
-            bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))
-        }
-        () = end => Err(ending()),
-    }?;
+    let bytes = if body.is_end_stream() { Bytes::new() } else { arrived(shell, body).await? };
     if let Some(turn) = parts.extensions.remove::<Turn>() {
         turn.complete();
     }
@@ -306,7 +306,23 @@ async fn body(
         BodyKind::Other
     };
     parts.extensions.insert(kind);
-    Ok(next.run(Request::from_parts(parts, Body::from(bytes))).await)
+    Ok(Request::from_parts(parts, Body::from(bytes)))
+}
+
+/// All of a body that comes in time.
+async fn arrived(shell: &Shell, body: Body) -> Result<Bytes, Failure> {
+    let draining = shell.lifecycle.draining();
+    let end = async {
+        draining.cancelled().await;
+        tokio::time::sleep(LAST_BODY_TIME).await;
+    };
+    tokio::select! {
+        biased;
+        bytes = tokio::time::timeout(shell.body_time, whole(body)) => {
+            bytes.unwrap_or_else(|_| Err(Failure::bad_request("the body came too slowly")))
+        }
+        () = end => Err(ending()),
+    }
 }
 
 async fn whole(mut body: Body) -> Result<Bytes, Failure> {
@@ -340,7 +356,7 @@ async fn whole(mut body: Body) -> Result<Bytes, Failure> {
 
 /// Throws away what a body has, up to what could have been accepted: a client that writes before it
 /// reads then sees the answer. Whoever sends more, or slowly, may see a reset connection instead.
-pub(crate) async fn discard(mut body: Body) {
+async fn discard(mut body: Body) {
     let all = async {
         let mut seen = 0;
         while let Some(Ok(frame)) = body.frame().await {
@@ -361,13 +377,6 @@ fn is_json(headers: &HeaderMap) -> bool {
     let essence = text.split(';').next().unwrap_or_default().trim();
     let plain = headers.get_all(CONTENT_ENCODING).iter().all(|coding| coding == "identity");
     plain && essence.eq_ignore_ascii_case("application/json")
-}
-
-async fn detach(State(shell): State<Shell>, request: Request, next: Next) -> Response {
-    if request.method().is_safe() {
-        return next.run(request).await;
-    }
-    shell.lifecycle.detach(next.run(request)).await
 }
 
 #[cfg(test)]

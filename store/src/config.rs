@@ -21,8 +21,8 @@ pub const PORT: u16 = 8480;
 /// | variable | default | meaning |
 /// |---|---|---|
 /// | `ORDER_WRITE_TIMEOUT_MS` | 1800 | longest that Order may take for what has an effect |
-/// | `MAX_IN_FLIGHT` | 16 | requests that are worked on at a time, a third of them with an effect and the others reads; at least 2 |
-/// | `MAX_WAITING` | 64 | requests that may wait for that, shared in the same way |
+/// | `MAX_IN_FLIGHT` | 24 | requests that are worked on at a time, a third of them with an effect and the others reads; at least 2 |
+/// | `MAX_WAITING` | 96 | requests that may wait for that, shared in the same way |
 /// | `RATE_LIMIT_PER_SECOND` | 0 | requests per second of one user; 0 is no limit |
 /// | `RATE_LIMIT_BURST` | 50 | how many may come at once, after a pause |
 #[derive(Clone, Debug)]

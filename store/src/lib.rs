@@ -55,7 +55,7 @@ pub static MIGRATIONS: Schema = Schema::new(embed_migrations!()).with_deferred()
 pub const USER_NOT_FOUND: &str = "user_not_found";
 
 /// What its routes work with.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub struct App {
     db: Db,
     deferred: Deferred,
@@ -130,14 +130,14 @@ pub async fn run(
         )
         .build()
         .context("AMQP_URL")?;
-    let app = App {
+    let app = Arc::new(App {
         db: base.db.clone(),
         deferred: runtime.handle(),
         order,
         warehouse: WarehouseClient::new(warehouse),
         warranty: WarrantyClient::new(warranty),
         known,
-    };
+    });
     let others = [&config.order, &config.warehouse, &config.warranty];
     let page = dashboard::page(&base, &app, others)?;
     let site = Site {

@@ -55,6 +55,16 @@ struct Standing {
     wait: Duration,
 }
 
+impl Standing {
+    /// After how long somebody who has waited for so long looks again whether the queue stands: as soon as
+    /// he mustn't wait for longer if it does, and when he is the one who tells. In between it is late by no
+    /// more than what he has waited anyway.
+    fn next_look(self, waited: Duration) -> Duration {
+        let next = self.wait.max(waited.saturating_mul(2));
+        if waited < self.after { next.min(self.after) } else { next }
+    }
+}
+
 impl Bulkhead {
     /// Starts building a bulkhead for this many calls at a time; 0 counts as 1. The name is the
     /// dependency's, as users may read it.
@@ -169,16 +179,15 @@ impl Bulkhead {
 impl Inner {
     /// Whether the waiter has got a place, before that moment and before the queue is one that stands.
     async fn wait(&self, waiter: &Waiter<'_>, started: Instant, until: Instant) -> bool {
-        let mut step = started;
+        let mut waited = Duration::ZERO;
         loop {
-            step = self.standing.map_or(until, |standing| until.min(step + standing.wait));
+            waited = self.standing.map_or(Duration::MAX, |standing| standing.next_look(waited));
+            let step = started.checked_add(waited).map_or(until, |step| step.min(until));
             if timer::until(&*self.clock, step, pin!(waiter.turn())).await.is_some() {
                 return true;
             }
-            let is_over = |standing: Standing| {
-                self.queue.has_stood(self.clock.now()).is_some_and(|time| time >= standing.after)
-            };
-            if step >= until || self.standing.is_some_and(is_over) {
+            let stands = |standing| self.queue.stands(self.clock.now(), standing);
+            if step >= until || self.standing.is_some_and(stands) {
                 return false;
             }
         }
@@ -286,11 +295,12 @@ impl BulkheadBuilder {
         self
     }
 
-    /// Tells a burst from an overload. A queue that empties now and then is doing its work; one in
-    /// which somebody has been waiting all the time for longer than `after` only makes everybody late,
-    /// as more come than go. From then on, until it is empty, nobody waits for longer than `wait` (at
-    /// least 1 ms), and those who already have are told at once that there is no place. The default is
-    /// to let each wait as long as [`queue`](Self::queue) says.
+    /// Tells a burst from an overload. A queue that moves is doing its work, however long it is; one in
+    /// which somebody has waited for `after` only makes everybody late. From then on, until it is empty,
+    /// nobody waits for longer than `wait` (at least 1 ms), and those who already have are told at once
+    /// that there is no place. A queue that fills within another `after` stands as soon as somebody has
+    /// waited for four times `wait`: it is the same overload. The default is to let each wait as long as
+    /// [`queue`](Self::queue) says.
     pub fn standing_queue(mut self, after: Duration, wait: Duration) -> Self {
         self.standing = Some(Standing { after, wait: wait.max(Duration::from_millis(1)) });
         self

@@ -6,7 +6,13 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::Notify;
 
-use super::BulkheadSnapshot;
+use super::{BulkheadSnapshot, Standing};
+
+/// A queue that stands again soon does so after this many times the wait of one that stands. In an
+/// overload too it is empty now and then, by chance: were that the end of it, it would fill up as in a burst
+/// once in every `after`, with people who are all turned away late. (RFC 8289, section 5.5, goes on where it
+/// was as well.)
+const AGAIN: u32 = 4;
 
 pub(super) struct Queue {
     state: Mutex<State>,
@@ -21,14 +27,23 @@ struct State {
     in_flight: usize,
     /// By ticket, the oldest first. Whoever is taken out has a place from then on: that is done
     /// under the lock, so that no place is lost when somebody gives up at the same moment.
-    waiting: BTreeMap<u64, Arc<Notify>>,
+    waiting: BTreeMap<u64, Waiting>,
     /// Since when it isn't empty.
     since: Instant,
+    /// Whether somebody has waited for too long since then.
+    stands: bool,
+    /// When it last did.
+    stood: Option<Instant>,
     next_ticket: u64,
     admitted: u64,
     queued: u64,
     waited: Duration,
     rejected: u64,
+}
+
+struct Waiting {
+    since: Instant,
+    called: Arc<Notify>,
 }
 
 pub(super) enum Entry<'a> {
@@ -46,6 +61,8 @@ impl Queue {
             in_flight: 0,
             waiting: BTreeMap::new(),
             since: Instant::now(),
+            stands: false,
+            stood: None,
             next_ticket: 0,
             admitted: 0,
             queued: 0,
@@ -75,20 +92,30 @@ impl Queue {
             return Entry::Full;
         }
         if state.waiting.is_empty() {
-            state.since = now;
+            (state.since, state.stands) = (now, false);
         }
         let ticket = state.next_ticket;
         state.next_ticket += 1;
         let called = Arc::new(Notify::new());
-        state.waiting.insert(ticket, Arc::clone(&called));
+        state.waiting.insert(ticket, Waiting { since: now, called: Arc::clone(&called) });
         Entry::Waiting(Waiter { queue: self, ticket, called, settled: false })
     }
 
-    /// For how long somebody has been waiting without a pause.
-    pub(super) fn has_stood(&self, now: Instant) -> Option<Duration> {
-        let state = self.lock();
-        let waits = !state.waiting.is_empty();
-        waits.then(|| now.saturating_duration_since(state.since))
+    /// Whether somebody has waited for too long since it was last empty.
+    pub(super) fn stands(&self, now: Instant, standing: Standing) -> bool {
+        let mut state = self.lock();
+        let Some(oldest) = state.waiting.values().next().map(|oldest| oldest.since) else {
+            return false;
+        };
+        let filled = state.since;
+        let soon = |stood| filled.saturating_duration_since(stood) < standing.after;
+        let again = standing.wait.saturating_mul(AGAIN).min(standing.after);
+        let longest = if state.stood.is_some_and(soon) { again } else { standing.after };
+        state.stands |= now.saturating_duration_since(oldest) >= longest;
+        if state.stands {
+            state.stood = Some(now);
+        }
+        state.stands
     }
 
     pub(super) fn reject(&self) {
@@ -117,7 +144,7 @@ impl Queue {
             && let Some((_, next)) = state.waiting.pop_first()
         {
             state.in_flight += 1;
-            called.push(next);
+            called.push(next.called);
         }
         drop(state);
         // Not under the lock: waking somebody may run anybody's code.

@@ -323,6 +323,41 @@ async fn a_queue_that_was_empty_is_a_burst_again() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_queue_that_moves_is_never_an_overload() {
+    let bulkhead = impatient();
+    // One every 30 ms, each of whom stays for as long, and three in the beginning: somebody always waits.
+    let come = (0..50_u64).map(|n| {
+        let bulkhead = &bulkhead;
+        async move {
+            time::sleep(ms(30) * u32::try_from(n.saturating_sub(2)).expect("few")).await;
+            let place = bulkhead.acquire(None).await;
+            assert!(place.is_ok(), "{n} is turned away");
+            time::sleep(ms(30)).await;
+        }
+    });
+    join_all(come).await;
+    assert_eq!(bulkhead.snapshot().queued, 49);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_with_a_pause_is_the_same_one() {
+    let bulkhead = impatient();
+    let _place = bulkhead.try_acquire().expect("a place");
+    assert_eq!(waits(&bulkhead).await, (ms(100), false));
+    // Nobody waits for less than the 100 ms that tell a burst.
+    for pause in [1, 60, 99] {
+        time::sleep(ms(pause)).await;
+        let (first, second) = tokio::join!(waits(&bulkhead), async {
+            time::sleep(ms(35)).await;
+            waits(&bulkhead).await
+        });
+        assert_eq!((first, second), ((ms(40), false), (ms(10), false)), "{pause}");
+    }
+    time::sleep(ms(101)).await;
+    assert_eq!(waits(&bulkhead).await, (ms(100), false));
+}
+
+#[tokio::test(start_paused = true)]
 async fn places_of_a_queue_that_stands_go_to_those_who_wait() {
     let bulkhead = impatient();
     let served = Mutex::new(0);

@@ -38,8 +38,8 @@ pub struct AccessConfig {
 impl AccessConfig {
     /// Reads the variables of the table above, for a service that listens there.
     pub(crate) fn read(reader: &mut Reader, bind: IpAddr, callers: Callers) -> Self {
-        let [service, management] = [SERVICE_TOKENS, MANAGEMENT_TOKENS]
-            .map(|name| (name, reader.optional(name, LOOKS_LIKE, Tokens::parse)));
+        let [service, management] =
+            [SERVICE_TOKENS, MANAGEMENT_TOKENS].map(|name| (name, Tokens::read(reader, name)));
         let allow_open = reader.flag("ALLOW_OPEN", false);
         let exposed = !bind.to_canonical().is_loopback();
         let missing =
@@ -73,7 +73,7 @@ impl AccessConfig {
     }
 }
 
-const SERVICE_TOKENS: &str = "SERVICE_TOKENS";
+pub(crate) const SERVICE_TOKENS: &str = "SERVICE_TOKENS";
 const MANAGEMENT_TOKENS: &str = "MANAGEMENT_TOKENS";
 
 #[cfg(test)]

@@ -16,19 +16,18 @@ mod secret;
 
 use std::sync::Arc;
 
-use axum::extract::{Request, State};
-use axum::middleware::Next;
-use axum::response::Response;
+use axum::extract::Request;
 use serde::Serialize;
 use utoipa::ToSchema;
 
 pub(crate) use bearer::Bearer;
+pub(crate) use config::SERVICE_TOKENS;
 pub use config::{AccessConfig, Callers};
 pub(crate) use secret::Tokens;
 
 use crate::failure::Failure;
 use crate::identity::Identity;
-use crate::pipeline::{self, is_below};
+use crate::pipeline::is_below;
 
 /// Open to everyone, whatever their `Authorization`.
 const HEALTH: [&str; 3] = ["/manage/health", "/manage/health/live", "/manage/health/ready"];
@@ -126,7 +125,7 @@ impl Access {
     }
 
     /// Lets a request in, or says what it lacks.
-    async fn admit(&self, request: &mut Request) -> Result<(), Failure> {
+    pub(crate) async fn admit(&self, request: &mut Request) -> Result<(), Failure> {
         let bearer = Bearer::of(request.headers());
         match self.wanted(request.uri().path()) {
             Wanted::Nothing => {}
@@ -239,20 +238,4 @@ enum Lock {
 /// Whether it is open to everyone.
 pub(crate) fn is_health(path: &str) -> bool {
     HEALTH.contains(&path)
-}
-
-/// Lets those in who may. Of the others nothing is kept: what they send is thrown away, as far as it
-/// takes for them to see why.
-pub(crate) async fn guard(
-    State(access): State<Access>,
-    mut request: Request,
-    next: Next,
-) -> Result<Response, Failure> {
-    match access.admit(&mut request).await {
-        Ok(()) => Ok(next.run(request).await),
-        Err(failure) => {
-            pipeline::discard(request.into_body()).await;
-            Err(failure)
-        }
-    }
 }

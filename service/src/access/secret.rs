@@ -6,6 +6,8 @@ use http::HeaderValue;
 use openssl::memcmp;
 use sha2::{Digest as _, Sha256};
 
+use crate::config::Reader;
+
 /// Characters that a token has at least: what `openssl rand -hex 16` prints.
 pub(crate) const SHORTEST: usize = 32;
 
@@ -30,6 +32,11 @@ struct Token {
 }
 
 impl Tokens {
+    /// Those of a variable.
+    pub(crate) fn read(reader: &mut Reader, variable: &str) -> Option<Self> {
+        reader.optional(variable, LOOKS_LIKE, Self::parse)
+    }
+
     /// Reads [what they look like](LOOKS_LIKE).
     pub(crate) fn parse(text: &str) -> Option<Self> {
         let tokens: Vec<_> = text.split(',').map(str::trim).collect();

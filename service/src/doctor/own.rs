@@ -15,7 +15,7 @@ use url::Position;
 
 use super::visit::{Credential, Visit};
 use super::{Cause, Finding, LIMIT, POSTGRES, RABBITMQ};
-use crate::access::{Callers, Tokens};
+use crate::access::{Callers, SERVICE_TOKENS};
 use crate::config::BaseConfig;
 use crate::db::with_connect_timeout;
 use crate::deferred::DeferredConfig;
@@ -60,14 +60,14 @@ pub async fn look(needs: &Needs<'_>, schema: &'static Schema) -> Vec<Finding> {
 
 fn visit(base: &BaseConfig, peer: &PeerConfig) -> Visit {
     let variable = format!("{}_URL", peer.name.to_ascii_uppercase());
-    let token = base.access.service.as_ref().and_then(Tokens::first);
+    let tokens = base.access.service.as_ref();
     Visit {
         name: peer.name,
         // Whom a service calls is a service's.
         callers: Callers::Services,
         probe: Probe::new(peer.url.clone()),
         remedy: format!("{variable} says that it is there"),
-        service: token.map(|token| Credential::new(token, "SERVICE_TOKENS")),
+        service: tokens.and_then(|tokens| Credential::first(tokens, SERVICE_TOKENS)),
         management: None,
         operator: false,
     }
@@ -128,25 +128,13 @@ pub async fn database(
     schema: &'static Schema,
     migrates: bool,
 ) -> Finding {
-    let looked = timeout(DATABASE, spawn_blocking(move || compare(&url, schema))).await;
-    let finding = match looked {
-        Ok(Ok(Ok((version, difference)))) => {
-            return compared(name, &version, &difference, migrates);
+    match looked_at(move || compare(&url, schema)).await {
+        Ok((version, difference)) => compared(name, &version, &difference, migrates),
+        Err(why) => {
+            let said = format!("its database {why}; look at PostgreSQL and DATABASE_URL");
+            Finding::error(name, said).because(Cause::Database)
         }
-        Ok(Ok(Err(why))) => Finding::error(
-            name,
-            format!("its database can't be used: {why}; look at PostgreSQL and DATABASE_URL"),
-        ),
-        Ok(Err(_)) => Finding::error(name, "its database could not be looked at: a defect"),
-        Err(_) => Finding::error(
-            name,
-            format!(
-                "its database doesn't answer within {} s: it hangs, or is stopped",
-                DATABASE.as_secs()
-            ),
-        ),
-    };
-    finding.because(Cause::Database)
+    }
 }
 
 fn compared(
@@ -179,18 +167,29 @@ fn compared(
 
 /// A PostgreSQL that many databases are in: whether it can be connected to.
 pub async fn server(url: String) -> Finding {
-    let looked = timeout(DATABASE, spawn_blocking(move || connect(&url))).await;
-    let why = match looked {
-        Ok(Ok(Ok((_, version)))) => {
-            return Finding::ok(POSTGRES, format!("PostgreSQL {version} can be connected to"));
+    match looked_at(move || connect(&url)).await {
+        Ok((_, version)) => {
+            Finding::ok(POSTGRES, format!("PostgreSQL {version} can be connected to"))
         }
-        Ok(Ok(Err(why))) => format!("it can't be used: {why}; its log says more"),
-        Ok(Err(_)) => "it could not be looked at: a defect".to_owned(),
+        Err(why) => {
+            let said = format!("it {why}; its log says more");
+            Finding::error(POSTGRES, said).because(Cause::Database)
+        }
+    }
+}
+
+/// What was found in a database, or why nothing was.
+async fn looked_at<T: Send + 'static>(
+    look: impl FnOnce() -> Result<T, String> + Send + 'static,
+) -> Result<T, String> {
+    match timeout(DATABASE, spawn_blocking(look)).await {
+        Ok(Ok(looked)) => looked.map_err(|why| format!("can't be used: {why}")),
+        Ok(Err(_)) => Err("could not be looked at, which is a defect".to_owned()),
         Err(_) => {
-            format!("it doesn't answer within {} s: it hangs, or is stopped", DATABASE.as_secs())
+            let seconds = DATABASE.as_secs();
+            Err(format!("doesn't answer within {seconds} s: it hangs, or is stopped"))
         }
-    };
-    Finding::error(POSTGRES, why).because(Cause::Database)
+    }
 }
 
 /// What libpq can't read it quotes, and that may be part of a password.

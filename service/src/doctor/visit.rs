@@ -2,6 +2,7 @@
 
 #[cfg(test)]
 mod tests;
+mod waiting;
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -9,15 +10,15 @@ use http::StatusCode;
 use serde_json::Value;
 use tokio::time::timeout;
 
-use super::{Cause, Finding, LIMIT, ago};
-use crate::access::Callers;
+use super::{Cause, Finding, LIMIT};
+use crate::access::{Callers, Tokens};
+use crate::config::Reader;
 use crate::probe::{Heard, Probe, Unheard};
+
+use waiting::{DEFERRED, SAGAS};
 
 /// A clock that is wrong by more than this many seconds: tokens of users are too early then, or too late.
 const CLOCK: i64 = 10;
-
-/// A deferred call or a saga that has waited for longer is late, in milliseconds. Most take none.
-const LATE: u64 = 60_000;
 
 /// A certificate that expires within so many days should be renewed by now.
 const CERTIFICATE: i32 = 14;
@@ -52,6 +53,16 @@ impl Credential {
     /// This token, of that file or variable.
     pub fn new(token: &str, origin: impl Into<String>) -> Self {
         Self { authorization: format!("Bearer {token}"), origin: origin.into() }
+    }
+
+    /// That of a variable with one or two: the one that a service would send.
+    pub fn read(reader: &mut Reader, variable: &'static str) -> Option<Self> {
+        Self::first(&Tokens::read(reader, variable)?, variable)
+    }
+
+    /// The one to send of those.
+    pub(super) fn first(tokens: &Tokens, variable: &'static str) -> Option<Self> {
+        Some(Self::new(tokens.first()?, variable))
     }
 }
 
@@ -227,8 +238,8 @@ impl Visit {
         );
         let mut findings: Vec<_> = access.into_iter().collect();
         findings.extend(self.breakers(breakers.as_ref(), health));
-        findings.extend(deferred.iter().flat_map(|seen| self.waiting(seen, &DEFERRED)));
-        findings.extend(sagas.iter().flat_map(|seen| self.waiting(seen, &SAGAS)));
+        findings.extend(deferred.iter().flat_map(|seen| DEFERRED.look(self, seen)));
+        findings.extend(sagas.iter().flat_map(|seen| SAGAS.look(self, seen)));
         if let Some(access) = self.shown("/manage/access").await {
             findings.extend(self.access(&access, exposed));
         }
@@ -339,38 +350,6 @@ impl Visit {
         };
         list.into_iter().flatten().filter_map(finding).collect()
     }
-
-    /// What waits, and what waits for somebody.
-    fn waiting(&self, seen: &Value, what: &Waiting) -> Vec<Finding> {
-        let mut findings = Vec::new();
-        for kind in seen["kinds"].as_array().into_iter().flatten() {
-            let name = text(&kind["kind"]);
-            let count = |state: &str| kind[state].as_u64().unwrap_or_default();
-            let given_up = count(what.given_up);
-            if given_up > 0 {
-                findings.push(self.error(format!(
-                    "{given_up} {} of the kind {name} {} somebody: see {}",
-                    what.plural, what.wait_for, what.target
-                )));
-            }
-            let open: u64 = what.open.iter().map(|state| count(state)).sum();
-            let oldest = kind["oldestMs"].as_u64().unwrap_or_default();
-            // What was given up may be the oldest.
-            if open > 0 && oldest > LATE && given_up == 0 {
-                findings.push(self.warning(format!(
-                    "{open} {} of the kind {name} wait, the oldest for {}: see {}",
-                    what.plural,
-                    ago(oldest),
-                    what.target
-                )));
-            }
-        }
-        if findings.is_empty() {
-            findings
-                .push(self.ok(format!("no {} wait for somebody, and none is late", what.plural)));
-        }
-        findings
-    }
 }
 
 /// Routes that take a token.
@@ -381,31 +360,6 @@ struct Lock<'a> {
     variable: &'static str,
     credential: Option<&'a Credential>,
 }
-
-/// Something that is counted by its kinds.
-struct Waiting {
-    plural: &'static str,
-    target: &'static str,
-    given_up: &'static str,
-    wait_for: &'static str,
-    open: &'static [&'static str],
-}
-
-const DEFERRED: Waiting = Waiting {
-    plural: "deferred calls",
-    target: "/manage/deferred",
-    given_up: "parked",
-    wait_for: "are parked and wait for",
-    open: &["pending", "sent", "running"],
-};
-
-const SAGAS: Waiting = Waiting {
-    plural: "sagas",
-    target: "/manage/sagas",
-    given_up: "stuck",
-    wait_for: "are stuck and wait for",
-    open: &["running", "compensating"],
-};
 
 /// Health, and whose it is.
 fn read(heard: &Heard) -> Option<(Value, String)> {

@@ -29,7 +29,6 @@ use std::sync::Arc;
 use std::task::Poll;
 use std::time::Duration;
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use http::header::{CONNECTION, HeaderValue};
@@ -43,7 +42,9 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::sleep_until;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
-use tower_service::Service;
+use tower_service::Service as _;
+
+use crate::pipeline::Piped;
 
 pub use limits::Limits;
 use places::{Place, Places};
@@ -68,7 +69,7 @@ const SMALLEST_BUFFER: usize = 8192;
 /// way end at once.
 pub(crate) async fn serve(
     listener: TcpListener,
-    app: Router,
+    app: Piped,
     name: &'static str,
     limits: Limits,
     closing: CancellationToken,
@@ -123,7 +124,7 @@ fn connection(
     stream: TcpStream,
     peer: SocketAddr,
     place: Place,
-    app: Router,
+    app: Piped,
     http: &http1::Builder,
     limits: &Arc<Limits>,
     closing: &CancellationToken,

@@ -2,6 +2,7 @@
 
 use std::future::pending;
 
+use axum::Router;
 use axum::routing::get;
 use http::StatusCode;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
@@ -61,7 +62,7 @@ async fn start_for(callers: Callers, limits: Limits) -> Server {
         body_time: limits.body_time,
         traffic: Traffic::default(),
     };
-    let app = wrap(routes, &shell);
+    let app = wrap(routes, shell);
     let running = tokio::spawn(serve(listener, app, "thing", limits, closing.clone()));
     Server { address, closing, lifecycle, running }
 }

@@ -14,6 +14,7 @@ use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use futures_util::future::join_all;
 use service::access::Callers;
+use service::config::{Reader, http_address};
 use service::doctor::visit::{Credential, Visit};
 use service::doctor::{self, Finding};
 use service::probe::Probe;
@@ -58,8 +59,10 @@ impl Options {
             }
             runtime.block_on(local::look())
         } else {
-            let service = credential(Kind::Service, self.service_token)?;
-            let management = credential(Kind::Management, self.management_token)?;
+            let mut reader = Reader::from_env()?;
+            let service = credential(&mut reader, Kind::Service, self.service_token)?;
+            let management = credential(&mut reader, Kind::Management, self.management_token)?;
+            let (service, management) = reader.finish(Some((service, management)))?;
             let visits = sites.into_iter().map(|(service_there, url)| {
                 let (name, probe) = (service_there, Probe::new(url));
                 let remedy = format!("look at its process, and at --{}", name.name());
@@ -78,7 +81,7 @@ impl Options {
         let given = given.filter_map(|(service, text)| Some((service, text.as_deref()?)));
         let sites = given.map(|(service, text)| {
             // What is wrong with it may be a password in it, so it isn't repeated.
-            let url = address(text).with_context(|| {
+            let url = http_address(text).with_context(|| {
                 let (name, port) = (service.name(), service.default_port());
                 format!(
                     "--{name} must be an http or https address without a password, such as \
@@ -91,32 +94,17 @@ impl Options {
     }
 }
 
-fn address(text: &str) -> Option<Url> {
-    let url = Url::parse(text).ok()?;
-    let usable = matches!(url.scheme(), "http" | "https")
-        && url.has_host()
-        && url.username().is_empty()
-        && url.password().is_none()
-        && url.query().is_none()
-        && url.fragment().is_none();
-    usable.then_some(url)
-}
-
-/// The token in the file, else the first of the variable: the one that a service would send.
-fn credential(kind: Kind, file: Option<PathBuf>) -> Result<Option<Credential>> {
-    if let Some(file) = file {
-        let origin = file.display().to_string();
-        return Ok(Some(Credential::new(&tokens::read(&file)?, origin)));
-    }
-    let variable = kind.variable();
-    let Some(text) = std::env::var(variable).ok().filter(|text| !text.is_empty()) else {
-        return Ok(None);
+/// The token in the file, else that of the variable.
+fn credential(
+    reader: &mut Reader,
+    kind: Kind,
+    file: Option<PathBuf>,
+) -> Result<Option<Credential>> {
+    let Some(file) = file else {
+        return Ok(Credential::read(reader, kind.variable()));
     };
-    let first = text.split(',').next().unwrap_or_default().trim();
-    if first.is_empty() || !first.bytes().all(|byte| byte.is_ascii_graphic()) {
-        bail!("{variable} must hold one or two tokens, comma-separated");
-    }
-    Ok(Some(Credential::new(first, variable)))
+    let origin = file.display().to_string();
+    Ok(Some(Credential::new(&tokens::read(&file)?, origin)))
 }
 
 fn visit(
@@ -135,25 +123,4 @@ fn visit(
 async fn all(visits: impl IntoIterator<Item = Visit>) -> Vec<Finding> {
     let visits = visits.into_iter().map(async |visit| visit.make().await);
     join_all(visits).await.into_iter().flatten().collect()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn an_address_is_http_and_has_no_password() {
-        for good in ["https://store.example.com", "http://127.0.0.1:8480/shop/", "http://[::1]:1"] {
-            assert!(address(good).is_some(), "{good}");
-        }
-        for bad in [
-            "store.example.com",
-            "ftp://h",
-            "https://u:geheim@h",
-            "https://h?token=geheim",
-            "http://",
-        ] {
-            assert!(address(bad).is_none(), "{bad}");
-        }
-    }
 }

@@ -4,8 +4,7 @@
 //! late, until nobody gets an answer in time. So a request waits here, before anything is begun, and is
 //! shed where waiting is of no use: 503 `overloaded`. Reads and requests with an effect have places of
 //! their own, so that neither keeps the other out. A burst is waited out; in an overload, in which
-//! somebody has been waiting for half of a request's time without a pause, nobody waits for more than
-//! [`MOMENT`]. What is shed has reached neither a database nor another service: no breaker counts it, and
+//! somebody has waited for an eighth of a request's time, nobody waits for more than [`MOMENT`]. What is shed has reached neither a database nor another service: no breaker counts it, and
 //! it leaves nothing behind.
 //!
 //! Health, metrics and the other routes for operators don't come through here.
@@ -14,27 +13,20 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{RawPathParams, Request, State};
-use axum::middleware::{Next, from_fn_with_state};
-use axum::response::Response;
-use resilience::Bulkhead;
+use resilience::bulkhead::{Bulkhead, Place};
+use resilience::deadline::Deadline;
 use resilience::registry::{Key, RegistryFull};
 use service::boot::Base;
 use service::config::Reader;
-use service::observe::Caller;
 use service::{Failure, Result};
-use utoipa_axum::router::OpenApiRouter;
 use uuid::Uuid;
-
-use crate::App;
 
 mod users;
 
 use users::Users;
 
 /// How long anybody waits in an overload.
-pub const MOMENT: Duration = Duration::from_millis(10);
+pub const MOMENT: Duration = Duration::from_millis(5);
 
 /// How often the log says how much is shed.
 const REPORT: Duration = Duration::from_secs(1);
@@ -55,9 +47,9 @@ pub struct AdmissionConfig {
 impl AdmissionConfig {
     pub(crate) fn read(reader: &mut Reader) -> Self {
         Self {
-            // As many of each kind as there are connections to a database: more would wait for those.
-            in_flight: reader.number("MAX_IN_FLIGHT", 16, 2..=100_000),
-            waiting: reader.number("MAX_WAITING", 64, 0..=100_000),
+            // As many with an effect as there are connections to a database: more would wait for those.
+            in_flight: reader.number("MAX_IN_FLIGHT", 24, 2..=100_000),
+            waiting: reader.number("MAX_WAITING", 96, 0..=100_000),
             per_second: reader.number("RATE_LIMIT_PER_SECOND", 0, 0..=100_000),
             burst: reader.number("RATE_LIMIT_BURST", 50, 1..=100_000),
         }
@@ -82,28 +74,48 @@ struct Inner {
 impl Admission {
     /// Everybody is let in so far. Its bulkheads are shown with all others of the service.
     pub(crate) fn new(config: &AdmissionConfig, base: &Base) -> Result<Self, RegistryFull> {
-        let bulkhead = |class, share: fn(u32) -> usize| {
+        let effects = (of_effects(config.in_flight).max(1), of_effects(config.waiting));
+        let reads = (config.in_flight as usize - effects.0, config.waiting as usize - effects.1);
+        let bulkhead = |class, (in_flight, waiting)| {
             let key = Key::new("requests").class(class);
-            base.registry.bulkhead(&key, share(config.in_flight).max(1), |bulkhead| {
-                // Who has waited for longer has no time left to be served, and a queue that hasn't
-                // been empty for so long is no burst.
-                let longest = base.config.budget / 2;
-                bulkhead.queue(share(config.waiting), longest).standing_queue(longest, MOMENT)
+            base.registry.bulkhead(&key, in_flight, |bulkhead| {
+                let budget = base.config.budget;
+                // Who has waited for half of it has no time left to be served. As many as may wait are
+                // served in an eighth, where nothing is wrong.
+                bulkhead.queue(waiting, budget / 2).standing_queue(budget / 8, MOMENT)
             })
         };
         Ok(Self(Arc::new(Inner {
             name: base.config.name,
-            reads: bulkhead("read", |all| all as usize - of_effects(all))?,
-            effects: bulkhead("effect", of_effects)?,
+            reads: bulkhead("read", reads)?,
+            effects: bulkhead("effect", effects)?,
             users: (config.per_second > 0).then(|| Users::new(config.per_second, config.burst)),
             shed: AtomicU64::new(0),
             reported: Mutex::new(Instant::now()),
         })))
     }
 
-    /// Nothing gets to these routes but through here.
-    pub(crate) fn guard(self, routes: OpenApiRouter<App>) -> OpenApiRouter<App> {
-        routes.route_layer(from_fn_with_state(self, admit))
+    /// A place among those who are worked on, to be held until the answer is there.
+    ///
+    /// # Errors
+    /// 429 when this user asks too often; 503 `overloaded` when there is no place in time.
+    pub(crate) async fn admit(
+        &self,
+        user: Option<Uuid>,
+        effect: bool,
+        deadline: Option<Deadline>,
+    ) -> Result<Place<'_>> {
+        if let Some((users, user)) = self.0.users.as_ref().zip(user)
+            && let Err(wait) = users.spend(user)
+        {
+            self.turned_away();
+            return Err(Failure::too_many("too many requests of this user", wait));
+        }
+        let bulkhead = if effect { &self.0.effects } else { &self.0.reads };
+        bulkhead.acquire(deadline).await.map_err(|_| {
+            self.turned_away();
+            Failure::shed("too many requests at once; try again shortly")
+        })
     }
 
     /// Says now and then how many were turned away, as no line does for each.
@@ -126,34 +138,4 @@ impl Admission {
 /// more places it takes so much from the reads that in an overload less is done in all.
 fn of_effects(all: u32) -> usize {
     (all / 3) as usize
-}
-
-async fn admit(
-    State(admission): State<Admission>,
-    path: Result<RawPathParams, RawPathParamsRejection>,
-    request: Request,
-    next: Next,
-) -> Result<Response> {
-    if let Some(users) = &admission.0.users
-        // One that is none is refused further on.
-        && let Some(user) = path.ok().as_ref().and_then(user)
-        && let Err(wait) = users.spend(user)
-    {
-        admission.turned_away();
-        return Err(Failure::too_many("too many requests of this user", wait));
-    }
-    let effect = !request.method().is_safe();
-    let bulkhead = if effect { &admission.0.effects } else { &admission.0.reads };
-    let deadline = request.extensions().get::<Arc<Caller>>().and_then(|caller| caller.deadline());
-    // Held until the answer is there.
-    let Ok(_place) = bulkhead.acquire(deadline).await else {
-        admission.turned_away();
-        return Err(Failure::shed("too many requests at once; try again shortly"));
-    };
-    Ok(next.run(request).await)
-}
-
-fn user(path: &RawPathParams) -> Option<Uuid> {
-    let (_, user) = path.iter().find(|(name, _)| *name == "userUid")?;
-    user.parse().ok()
 }

@@ -4,13 +4,16 @@ mod orders;
 mod purchase;
 mod warranty;
 
+use std::sync::Arc;
+
 use axum::extract::rejection::RawPathParamsRejection;
-use axum::extract::{Extension, RawPathParams, Request};
-use axum::middleware::{Next, from_fn};
+use axum::extract::{Extension, RawPathParams, Request, State};
+use axum::middleware::{Next, from_fn_with_state};
 use axum::response::Response;
 use order_api::ORDER_NOT_FOUND;
 use service::access::Callers;
 use service::identity::Subject;
+use service::observe::Caller;
 use service::{Failure, Result};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
@@ -20,7 +23,7 @@ use crate::admission::Admission;
 use crate::{App, USER_NOT_FOUND};
 
 /// All routes, without their state.
-pub fn table() -> OpenApiRouter<App> {
+pub fn table() -> OpenApiRouter<Arc<App>> {
     let document =
         service::openapi::document("Store", "The gateway on a user's behalf", Callers::Users);
     OpenApiRouter::with_openapi(document)
@@ -31,34 +34,58 @@ pub fn table() -> OpenApiRouter<App> {
         .routes(routes!(warranty::list, warranty::claim))
 }
 
-/// All routes, as they are served: whose they are is seen before anything is counted against the user
-/// in the path.
-pub(crate) fn served(admission: Admission) -> OpenApiRouter<App> {
-    admission.guard(table()).route_layer(from_fn(own))
+/// All routes, as they are served.
+pub(crate) fn served(admission: Admission) -> OpenApiRouter<Arc<App>> {
+    table().route_layer(from_fn_with_state(admission, let_in))
 }
 
-/// Where users have an identity, somebody else is told what is told of what isn't there, whether it is
-/// there or not, before anything is looked up.
-async fn own(
+/// Whose they are is seen before anything is counted against the user in the path.
+async fn let_in(
+    State(admission): State<Admission>,
     subject: Option<Extension<Subject>>,
-    path: std::result::Result<RawPathParams, RawPathParamsRejection>,
+    path: Result<RawPathParams, RawPathParamsRejection>,
     request: Request,
     next: Next,
 ) -> Result<Response> {
-    let (Some(Extension(subject)), Ok(path)) = (subject, path) else {
-        return Ok(next.run(request).await);
-    };
-    let named = |wanted: &str| path.iter().find(|(name, _)| *name == wanted).map(|(_, text)| text);
-    let Some(user) = named("userUid").and_then(|text| Uuid::try_parse(text).ok()) else {
-        // What is no id is nobody's: the route says what is wrong with it.
-        return Ok(next.run(request).await);
-    };
-    if subject.is(user) {
-        return Ok(next.run(request).await);
+    // What is no id is nobody's: the route says what is wrong with it.
+    let ids = path.as_ref().map_or_else(|_| Ids::default(), Ids::of);
+    if let Some(Extension(subject)) = subject {
+        ids.belong_to(&subject)?;
     }
-    let order = named("orderUid").and_then(|text| Uuid::try_parse(text).ok());
-    Err(match order {
-        Some(order) => Failure::not_found(ORDER_NOT_FOUND, format!("there is no order {order}")),
-        None => Failure::not_found(USER_NOT_FOUND, format!("there is no user {user}")),
-    })
+    let effect = !request.method().is_safe();
+    let deadline = request.extensions().get::<Arc<Caller>>().and_then(|caller| caller.deadline());
+    // Held until the answer is there.
+    let _place = admission.admit(ids.user, effect, deadline).await?;
+    Ok(next.run(request).await)
+}
+
+/// Of a path, where they are some.
+#[derive(Clone, Copy, Default)]
+struct Ids {
+    user: Option<Uuid>,
+    order: Option<Uuid>,
+}
+
+impl Ids {
+    fn of(path: &RawPathParams) -> Self {
+        let named = |wanted: &str| {
+            let (_, text) = path.iter().find(|(name, _)| *name == wanted)?;
+            text.parse().ok()
+        };
+        Self { user: named("userUid"), order: named("orderUid") }
+    }
+
+    /// Where users have an identity, somebody else is told what is told of what isn't there, whether it
+    /// is there or not, before anything is looked up.
+    fn belong_to(self, subject: &Subject) -> Result<()> {
+        match (self.user, self.order) {
+            (Some(user), Some(order)) if !subject.is(user) => {
+                Err(Failure::not_found(ORDER_NOT_FOUND, format!("there is no order {order}")))
+            }
+            (Some(user), None) if !subject.is(user) => {
+                Err(Failure::not_found(USER_NOT_FOUND, format!("there is no user {user}")))
+            }
+            _ => Ok(()),
+        }
+    }
 }

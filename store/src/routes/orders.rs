@@ -1,5 +1,7 @@
 //! `/store/{userUid}/orders`: what a user has bought.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use order_api::ORDER_NOT_FOUND;
 use service::input::{Ids, Page};
@@ -19,7 +21,7 @@ use crate::{App, degrade};
     responses((status = 200, description = "A page of them", body = [Element],
         headers(("X-Total-Count" = i64, description = "How many there are in all")))))]
 pub(super) async fn list(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     caller: Caller,
     Ids([user]): Ids<1>,
     Page { limit, offset }: Page,
@@ -36,7 +38,7 @@ pub(super) async fn list(
         ("orderUid" = Uuid, Path, description = "The order")),
     responses((status = 200, description = "The order", body = Element)))]
 pub(super) async fn get(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     caller: Caller,
     Ids([user, order]): Ids<2>,
 ) -> Result<Answer> {

@@ -1,5 +1,7 @@
 //! `/store/{userUid}/purchase` and its refund.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use order_api::Placed;
 use serde::Serialize;
@@ -33,7 +35,7 @@ pub(super) struct Wish {
     responses((status = 201, description = "It is bought", body = Placed,
         headers(("Location" = String, description = "The order")))))]
 pub(super) async fn purchase(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     caller: Caller,
     key: Key,
     Ids([user]): Ids<1>,
@@ -56,7 +58,7 @@ pub(super) async fn purchase(
         ("orderUid" = Uuid, Path, description = "The order")),
     responses((status = 204, description = "It is refunded")))]
 pub(super) async fn refund(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     caller: Caller,
     key: Key,
     Ids([user, order]): Ids<2>,

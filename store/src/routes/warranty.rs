@@ -1,5 +1,7 @@
 //! `/store/{userUid}/{orderUid}/warranty`: claims.
 
+use std::sync::Arc;
+
 use axum::extract::State;
 use service::failure::ErrorBody;
 use service::idempotency::{Key, leased};
@@ -30,7 +32,7 @@ static REASONS: Pattern = Pattern::new(REASON);
         (status = 503, description = "Nobody knows whose order it is: nothing is queued. \
             `outcome_unknown` on repeating a claim that was given up", body = ErrorBody)))]
 pub(super) async fn claim(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     caller: Caller,
     key: Key,
     Ids([user, order]): Ids<2>,
@@ -53,7 +55,7 @@ pub(super) async fn claim(
         ("orderUid" = Uuid, Path, description = "The order")),
     responses((status = 200, description = "All that were accepted", body = [ClaimState])))]
 pub(super) async fn list(
-    State(app): State<App>,
+    State(app): State<Arc<App>>,
     caller: Caller,
     Ids([user, order]): Ids<2>,
 ) -> Result<Answer> {

@@ -8,6 +8,7 @@ use http::header::AUTHORIZATION;
 use serde_json::json;
 use tokio::net::TcpListener;
 
+use super::waiting::LATE;
 use super::*;
 use crate::doctor::Level;
 
@@ -53,6 +54,26 @@ async fn found(status: u16, answer: Value) -> (Vec<Finding>, Vec<String>) {
     (findings, shown)
 }
 
+#[test]
+fn of_a_variable_s_tokens_the_first_is_shown_and_what_is_none_is_a_mistake() {
+    let token = "geheim".repeat(6);
+    let read = |text: &str| {
+        let variable = ("SERVICE_TOKENS".to_owned(), text.to_owned());
+        let mut reader = Reader::from_variables([variable]).unwrap();
+        let credential = Credential::read(&mut reader, "SERVICE_TOKENS");
+        reader.finish(Some(credential)).map_err(|error| error.to_string())
+    };
+    let both = read(&format!(" {token},{token}2")).unwrap().unwrap();
+    assert_eq!(both.authorization, format!("Bearer {token}"));
+    assert_eq!(format!("{both:?}"), r#"Credential("SERVICE_TOKENS")"#);
+    assert!(read("").unwrap().is_none());
+    for wrong in ["geheim", &format!("{token},{token}2,{token}3"), &format!("{token} {token}")] {
+        let error = read(wrong).unwrap_err();
+        assert!(error.starts_with("SERVICE_TOKENS should be one or two tokens"), "{error}");
+        assert!(!error.contains("geheim"), "{error}");
+    }
+}
+
 #[tokio::test]
 async fn nobody_but_the_service_itself_is_shown_a_token() {
     let (findings, shown) = found(200, health("thing", now())).await;
@@ -88,7 +109,7 @@ fn what_waits_is_late_after_a_minute_and_what_was_given_up_is_an_error() {
     let found = |pending: u64, parked: u64, oldest: u64| {
         let kinds = json!({"kinds": [{"kind": "k", "pending": pending, "sent": 0, "running": 0,
             "parked": parked, "oldestMs": oldest}]});
-        let findings = visit.waiting(&kinds, &DEFERRED);
+        let findings = DEFERRED.look(&visit, &kinds);
         assert_eq!(findings.len(), 1, "{findings:?}");
         findings[0].level
     };

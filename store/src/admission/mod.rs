@@ -81,8 +81,8 @@ impl Admission {
             let key = Key::new("requests").class(class);
             base.registry.bulkhead(&key, in_flight, |bulkhead| {
                 let budget = base.config.budget;
-                // Who has waited for half of it has no time left to be served. As many as may wait are
-                // served in an eighth, where nothing is wrong.
+                // Half of it at most, as of any deadline: see `patience`. As many as may wait are served in
+                // an eighth, where nothing is wrong.
                 let after = budget / 8;
                 bulkhead.queue(waiting, budget / 2).standing_queue(after, moment(after))
             })
@@ -114,7 +114,7 @@ impl Admission {
             return Err(Failure::too_many("too many requests of this user", wait));
         }
         let bulkhead = if effect { &self.0.effects } else { &self.0.reads };
-        bulkhead.acquire(deadline).await.map_err(|_| {
+        bulkhead.acquire(deadline.map(patience)).await.map_err(|_| {
             self.turned_away();
             Failure::shed("too many requests at once; try again shortly")
         })
@@ -134,6 +134,12 @@ impl Admission {
             );
         }
     }
+}
+
+/// Until when somebody may wait who wants his answer by then: who has waited for half of that has no time
+/// left to be served.
+fn patience(deadline: Deadline) -> Deadline {
+    Deadline::after(deadline.remaining() / 2)
 }
 
 /// How long anybody waits in an overload that is told by somebody who has waited for so long. Were it much
@@ -156,5 +162,12 @@ mod tests {
     fn who_has_more_time_for_a_request_waits_for_longer_in_an_overload() {
         let of_budget = |millis| moment(Duration::from_millis(millis) / 8).as_millis();
         assert_eq!([100, 1900, 19_200, 192_000].map(of_budget), [5, 5, 50, 500]);
+    }
+
+    #[test]
+    fn nobody_waits_until_there_is_no_time_left_for_the_answer() {
+        let left = patience(Deadline::after(Duration::from_mins(2))).remaining();
+        assert!(left > Duration::from_secs(50) && left <= Duration::from_mins(1), "{left:?}");
+        assert!(patience(Deadline::after(Duration::ZERO)).remaining().is_zero());
     }
 }

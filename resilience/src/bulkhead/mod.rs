@@ -61,7 +61,7 @@ impl Standing {
     /// more than what he has waited anyway.
     fn next_look(self, waited: Duration) -> Duration {
         let next = self.wait.max(waited.saturating_mul(2));
-        if waited < self.after { next.min(self.after) } else { next }
+        if waited < self.after { next.min(self.after.max(self.wait)) } else { next }
     }
 }
 
@@ -186,8 +186,9 @@ impl Inner {
             if timer::until(&*self.clock, step, pin!(waiter.turn())).await.is_some() {
                 return true;
             }
+            // Also of who leaves anyway: it may be he who tells.
             let stands = |standing| self.queue.stands(self.clock.now(), standing);
-            if step >= until || self.standing.is_some_and(stands) {
+            if self.standing.is_some_and(stands) || step >= until {
                 return false;
             }
         }
@@ -296,11 +297,16 @@ impl BulkheadBuilder {
     }
 
     /// Tells a burst from an overload. A queue that moves is doing its work, however long it is; one in
-    /// which somebody has waited for `after` only makes everybody late. From then on, until it is empty,
-    /// nobody waits for longer than `wait` (at least 1 ms), and those who already have are told at once
-    /// that there is no place. A queue that fills within another `after` stands as soon as somebody has
-    /// waited for four times `wait`: it is the same overload. The default is to let each wait as long as
-    /// [`queue`](Self::queue) says.
+    /// which somebody has waited for `after` (or for as long as [`queue`](Self::queue) lets him, where
+    /// that is less) only makes everybody late. From then on, until it is empty, nobody who comes waits
+    /// for longer than `wait` (at least 1 ms), and those who already have are told that there is no place
+    /// before they have waited twice as long. A queue that fills within another `after` stands as soon as
+    /// somebody has waited for four times `wait`: it is the same overload. The default is to let each wait
+    /// as long as [`queue`](Self::queue) says.
+    ///
+    /// Where callers' deadlines are shorter than `after`, nobody waits for so long, and it never stands.
+    /// And an overload seems to go on in a load that could be carried, where chance alone has somebody
+    /// wait for four times `wait` within each `after`: keep `after` below some fifty times `wait`.
     pub fn standing_queue(mut self, after: Duration, wait: Duration) -> Self {
         self.standing = Some(Standing { after, wait: wait.max(Duration::from_millis(1)) });
         self
@@ -314,11 +320,14 @@ impl BulkheadBuilder {
 
     /// The bulkhead, with all places free.
     pub fn build(self) -> Bulkhead {
+        // Nobody waits for longer, so that nobody would tell.
+        let after = |standing: Standing| standing.after.min(self.longest_wait);
+        let standing = self.standing.map(|told| Standing { after: after(told), ..told });
         Bulkhead {
             inner: Arc::new(Inner {
                 name: self.name.into(),
                 longest_wait: self.longest_wait,
-                standing: self.standing,
+                standing,
                 clock: self.clock,
                 queue: Queue::new(self.limit, self.queue),
             }),

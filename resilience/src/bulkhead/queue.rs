@@ -10,8 +10,8 @@ use super::{BulkheadSnapshot, Standing};
 
 /// A queue that stands again soon does so after this many times the wait of one that stands. In an
 /// overload too it is empty now and then, by chance: were that the end of it, it would fill up as in a burst
-/// once in every `after`, with people who are all turned away late. (RFC 8289, section 5.5, goes on where it
-/// was as well.)
+/// once in every `after`, with people who are all turned away late. (RFC 8289, section 5.5, goes on at the
+/// rate that it had as well, though not before another whole interval.)
 const AGAIN: u32 = 4;
 
 pub(super) struct Queue {

@@ -358,6 +358,89 @@ async fn an_overload_with_a_pause_is_the_same_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn nobody_has_to_wait_for_longer_than_he_may_for_it_to_stand() {
+    for after in [100, 101, u64::MAX] {
+        let builder = Bulkhead::builder("billing", 1).queue(100, ms(100));
+        let bulkhead = builder.standing_queue(ms(after), ms(10)).build();
+        let _place = bulkhead.try_acquire().expect("a place");
+        let later = async {
+            time::sleep(ms(95)).await;
+            waits(&bulkhead).await
+        };
+        let (first, second) = tokio::join!(waits(&bulkhead), later);
+        assert_eq!((first, second), ((ms(100), false), (ms(10), false)), "{after}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn whoever_may_wait_for_a_moment_waits_for_all_of_it() {
+    for after in [0, 1, 9] {
+        let builder = Bulkhead::builder("billing", 1).queue(100, ms(1000));
+        let bulkhead = builder.standing_queue(ms(after), ms(10)).build();
+        let _place = bulkhead.try_acquire().expect("a place");
+        for _ in 0..3 {
+            assert_eq!(waits(&bulkhead).await, (ms(10), false), "{after}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn those_who_wait_when_it_begins_to_stand_are_told_before_they_have_waited_twice_as_long() {
+    let bulkhead = impatient();
+    let _place = bulkhead.try_acquire().expect("a place");
+    let come = (0..100).map(|n| {
+        let bulkhead = &bulkhead;
+        async move {
+            time::sleep(ms(n)).await;
+            let (waited, served) = waits(bulkhead).await;
+            let by_then = ms(100 - n);
+            assert!(!served && waited <= ms(10).max(by_then * 2), "{n}: {waited:?}");
+        }
+    });
+    join_all(come).await;
+}
+
+/// What part is shed of what comes from 2 s after an overload of 5 s on, at that part of what 8 places can
+/// carry. Both the gaps and the calls, 50 ms each, are exponentially distributed.
+async fn shed_after_an_overload(after: Duration, wait: Duration, load: f64, seed: u64) -> f64 {
+    let builder = Bulkhead::builder("billing", 8).queue(64, ms(4000));
+    let bulkhead = builder.standing_queue(after, wait).build();
+    let random = Random::seeded(seed);
+    let exponential = |mean: f64| Duration::from_secs_f64(-mean * (1.0 - random.fraction()).ln());
+    let begun = Instant::now();
+    let (mut calls, mut next) = (Vec::new(), begun);
+    while begun.elapsed() < ms(37_000) {
+        let overload = begun.elapsed() < ms(5000);
+        let (load, takes) = if overload { (4.0, 0.3) } else { (load, 0.05) };
+        next += exponential(takes / 8.0 / load);
+        time::sleep_until(next).await;
+        let (takes, late, bulkhead) =
+            (exponential(takes), begun.elapsed() > ms(7000), bulkhead.clone());
+        calls.push(tokio::spawn(async move {
+            let place = bulkhead.acquire_owned(None).await;
+            if place.is_ok() {
+                time::sleep(takes).await;
+            }
+            late.then(|| place.is_err())
+        }));
+    }
+    let shed: Vec<_> = join_all(calls).await.into_iter().flatten().flatten().collect();
+    let count = |many: usize| f64::from(u32::try_from(many).expect("few"));
+    count(shed.iter().filter(|shed| **shed).count()) / count(shed.len())
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_overload_is_over_when_less_comes() {
+    // With a wait of 5 ms for 1250 it goes on by itself: for half a minute one in ten is shed.
+    for (after, wait) in [(250, 5), (1250, 25)] {
+        for (load, seed) in [(0.8, 1), (0.8, 2), (0.9, 1), (0.9, 3)] {
+            let shed = shed_after_an_overload(ms(after), ms(wait), load, seed).await;
+            assert!(shed < 0.003, "{after}, {wait}, {load}: {shed}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn places_of_a_queue_that_stands_go_to_those_who_wait() {
     let bulkhead = impatient();
     let served = Mutex::new(0);

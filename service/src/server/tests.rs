@@ -52,6 +52,7 @@ async fn start_for(callers: Callers, limits: Limits) -> Server {
     let routes = Router::new()
         .route("/", get(async || "hello").post(async |body: String| body).delete(async || "gone"))
         .route("/manage/health", get(async || "well"))
+        .route("/panic", get(panics).post(panics))
         .route("/big", get(async || "x".repeat(1024 * 1024)))
         .route("/hang", get(async || pending::<StatusCode>().await));
     let shell = Shell {
@@ -84,6 +85,11 @@ impl Server {
         until(SOON, "it hangs", async || (self.lifecycle.requests() > before).then_some(())).await;
         stream
     }
+}
+
+async fn panics() -> StatusCode {
+    tokio::task::yield_now().await;
+    panic!("a handler of a test panics");
 }
 
 /// Asks, and reads the whole answer; the connection stays.
@@ -311,6 +317,60 @@ async fn an_undo_is_let_in_where_all_else_is_shed_and_nobody_else_can_say_that_i
             }
         }
     }
+}
+
+#[tokio::test]
+async fn a_panic_is_a_500_also_of_what_runs_on_its_own() {
+    let server = start(LIMITS).await;
+    let client = server.client();
+    for call in [client.get("/panic"), client.post("/panic"), client.post("/panic/")] {
+        let answer = call.header("X-Request-Id", "mine").send().await;
+        assert_envelope(&answer, 500, "internal");
+        assert_eq!(answer.header("x-request-id"), Some("mine"));
+        assert!(answer.header("traceparent").is_some() && !answer.text().contains("of a test"));
+    }
+    // The connection goes on.
+    let mut stream = server.connect().await;
+    stream.write_all(b"HEAD /panic HTTP/1.1\r\nHost: x\r\n\r\n").await.unwrap();
+    let answer = ask(&mut stream).await;
+    let (panicked, hello) = answer.split_once("\r\n\r\n").unwrap();
+    assert!(panicked.starts_with("HTTP/1.1 500 "), "{answer}");
+    assert!(panicked.contains("content-type: application/json\r\n"), "{answer}");
+    assert!(hello.starts_with("HTTP/1.1 200 "), "{answer}");
+    assert_eq!(server.lifecycle.requests(), 0);
+}
+
+#[tokio::test]
+async fn a_body_may_be_none_or_empty_or_come_in_pieces_or_when_it_is_asked_for() {
+    let server = start(LIMITS).await;
+    let mut stream = server.connect().await;
+    for (sent, expected) in [
+        ("HEAD / HTTP/1.1\r\nHost: x\r\n\r\n", "200 "),
+        ("POST / HTTP/1.1\r\nHost: x\r\n\r\n", "200 "),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\n\r\n", "200 "),
+        ("POST / HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", "200 "),
+        ("PUT / HTTP/1.1\r\nHost: x\r\nContent-Length: 3\r\n\r\nabc", "405 "),
+        (
+            "POST /no HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n3\r\nabc\r\n0\r\n\r\n",
+            "404 ",
+        ),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 0\r\nExpect: 100-continue\r\n\r\n", "200 "),
+        ("POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\nExpect: 100-continue\r\n\r\n", "100 "),
+        ("x", "200 "),
+    ] {
+        stream.write_all(sent.as_bytes()).await.unwrap();
+        let mut seen = String::new();
+        while !seen.contains("\r\n\r\n") {
+            let mut buffer = [0; 1024];
+            let count = timeout(SOON, stream.read(&mut buffer)).await.unwrap().unwrap();
+            assert!(count > 0, "closed after {seen:?}");
+            seen.push_str(std::str::from_utf8(&buffer[..count]).unwrap());
+        }
+        assert!(seen.starts_with(&format!("HTTP/1.1 {expected}")), "{sent}: {seen}");
+        assert_eq!(seen.contains("allow: GET,HEAD,POST,DELETE"), expected == "405 ", "{seen}");
+        assert_eq!(seen.contains("x-request-id: "), expected != "100 ", "{seen}");
+    }
+    assert!(ask(&mut stream).await.ends_with("hello"));
 }
 
 #[tokio::test]

@@ -59,10 +59,8 @@ impl Options {
             }
             runtime.block_on(local::look())
         } else {
-            let mut reader = Reader::from_env()?;
-            let service = credential(&mut reader, Kind::Service, self.service_token)?;
-            let management = credential(&mut reader, Kind::Management, self.management_token)?;
-            let (service, management) = reader.finish(Some((service, management)))?;
+            let service = credential(Kind::Service, self.service_token)?;
+            let management = credential(Kind::Management, self.management_token)?;
             let visits = sites.into_iter().map(|(service_there, url)| {
                 let (name, probe) = (service_there, Probe::new(url));
                 let remedy = format!("look at its process, and at --{}", name.name());
@@ -95,16 +93,14 @@ impl Options {
 }
 
 /// The token in the file, else that of the variable.
-fn credential(
-    reader: &mut Reader,
-    kind: Kind,
-    file: Option<PathBuf>,
-) -> Result<Option<Credential>> {
-    let Some(file) = file else {
-        return Ok(Credential::read(reader, kind.variable()));
-    };
-    let origin = file.display().to_string();
-    Ok(Some(Credential::new(&tokens::read(&file)?, origin)))
+fn credential(kind: Kind, file: Option<PathBuf>) -> Result<Option<Credential>> {
+    if let Some(file) = file {
+        let origin = file.display().to_string();
+        return Ok(Some(Credential::new(&tokens::read(&file)?, origin)));
+    }
+    let mut reader = Reader::from_env()?;
+    let credential = Credential::read(&mut reader, kind.variable());
+    Ok(reader.finish(Some(credential))?)
 }
 
 fn visit(

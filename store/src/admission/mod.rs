@@ -4,8 +4,9 @@
 //! late, until nobody gets an answer in time. So a request waits here, before anything is begun, and is
 //! shed where waiting is of no use: 503 `overloaded`. Reads and requests with an effect have places of
 //! their own, so that neither keeps the other out. A burst is waited out; in an overload, in which
-//! somebody has waited for an eighth of a request's time, nobody waits for more than [`MOMENT`]. What is shed has reached neither a database nor another service: no breaker counts it, and
-//! it leaves nothing behind.
+//! somebody has waited for an eighth of a request's time, nobody waits for more than a moment
+//! ([`MOMENT`], or more where a request has more time). What is shed has reached neither a database nor
+//! another service: no breaker counts it, and it leaves nothing behind.
 //!
 //! Health, metrics and the other routes for operators don't come through here.
 
@@ -25,7 +26,7 @@ mod users;
 
 use users::Users;
 
-/// How long anybody waits in an overload.
+/// How long anybody waits in an overload, at least.
 pub const MOMENT: Duration = Duration::from_millis(5);
 
 /// How often the log says how much is shed.
@@ -80,9 +81,10 @@ impl Admission {
             let key = Key::new("requests").class(class);
             base.registry.bulkhead(&key, in_flight, |bulkhead| {
                 let budget = base.config.budget;
-                // Who has waited for half of it has no time left to be served. As many as may wait are
-                // served in an eighth, where nothing is wrong.
-                bulkhead.queue(waiting, budget / 2).standing_queue(budget / 8, MOMENT)
+                // Half of it at most, as of any deadline: see `patience`. As many as may wait are served in
+                // an eighth, where nothing is wrong.
+                let after = budget / 8;
+                bulkhead.queue(waiting, budget / 2).standing_queue(after, moment(after))
             })
         };
         Ok(Self(Arc::new(Inner {
@@ -112,7 +114,7 @@ impl Admission {
             return Err(Failure::too_many("too many requests of this user", wait));
         }
         let bulkhead = if effect { &self.0.effects } else { &self.0.reads };
-        bulkhead.acquire(deadline).await.map_err(|_| {
+        bulkhead.acquire(deadline.map(patience)).await.map_err(|_| {
             self.turned_away();
             Failure::shed("too many requests at once; try again shortly")
         })
@@ -134,8 +136,38 @@ impl Admission {
     }
 }
 
+/// Until when somebody may wait who wants his answer by then: who has waited for half of that has no time
+/// left to be served.
+fn patience(deadline: Deadline) -> Deadline {
+    Deadline::after(deadline.remaining() / 2)
+}
+
+/// How long anybody waits in an overload that is told by somebody who has waited for so long. Were it much
+/// less, chance alone would make an overload go on that is over: see [`resilience::Bulkhead`].
+fn moment(after: Duration) -> Duration {
+    MOMENT.max(after / 48)
+}
+
 /// One place in three. What has an effect is the work of all four services and of some ten commits: with
 /// more places it takes so much from the reads that in an overload less is done in all.
 fn of_effects(all: u32) -> usize {
     (all / 3) as usize
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_has_more_time_for_a_request_waits_for_longer_in_an_overload() {
+        let of_budget = |millis| moment(Duration::from_millis(millis) / 8).as_millis();
+        assert_eq!([100, 1900, 19_200, 192_000].map(of_budget), [5, 5, 50, 500]);
+    }
+
+    #[test]
+    fn nobody_waits_until_there_is_no_time_left_for_the_answer() {
+        let left = patience(Deadline::after(Duration::from_mins(2))).remaining();
+        assert!(left > Duration::from_secs(50) && left <= Duration::from_mins(1), "{left:?}");
+        assert!(patience(Deadline::after(Duration::ZERO)).remaining().is_zero());
+    }
 }

@@ -1,9 +1,10 @@
 //! From nothing to a ready store, and back to nothing.
 
+use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
@@ -11,7 +12,7 @@ use backing::postgres::Cluster;
 use backing::rabbitmq::Node;
 use backing::{Error, port};
 use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::watch;
+use tokio::sync::{oneshot, watch};
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::config::{Broker, Config};
@@ -27,7 +28,9 @@ use crate::tokens;
 const WITHOUT: &str = "deferred calls run from the databases alone";
 
 /// Runs everything in the foreground until a signal comes, and then stops it.
-pub(crate) fn run(config: Config, paths: Paths, locked: bool) -> Result<ExitCode> {
+///
+/// One that is `attached` also ends when its standard input does: with whoever has started it.
+pub(crate) fn run(config: Config, paths: Paths, locked: bool, attached: bool) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("could not start the runtime")?.block_on(async {
         let mut signals = Signals::new()?;
@@ -39,6 +42,7 @@ pub(crate) fn run(config: Config, paths: Paths, locked: bool) -> Result<ExitCode
         let outcome = tokio::select! {
             biased;
             () = signals.next() => Ok(()),
+            () = left_alone(attached) => Ok(()),
             outcome = launcher.live() => outcome,
         };
         launcher.down(&mut signals).await;
@@ -56,6 +60,8 @@ struct Launcher {
     parts: OnceLock<Parts>,
     /// Everything was ready once.
     booted: watch::Sender<bool>,
+    /// What ran when somebody began to break things on purpose.
+    drilled: Mutex<Option<Vec<Arc<Part>>>>,
 }
 
 struct Parts {
@@ -77,7 +83,8 @@ impl Launcher {
         let registry = Registry::new(&paths);
         let shared = Arc::new(Shared { program, registry, closing: AtomicBool::new(false) });
         let booted = watch::Sender::new(false);
-        Ok(Self { config, paths, tokens, shared, parts: OnceLock::new(), booted })
+        let (parts, drilled) = (OnceLock::new(), Mutex::default());
+        Ok(Self { config, paths, tokens, shared, parts, booted, drilled })
     }
 
     /// Starts everything and then serves the other terminals. Returns only to fail.
@@ -296,6 +303,21 @@ impl Launcher {
                 let process = self.part(part).await?.start().await?;
                 format!("{part} is ready (pid {})", process.pid)
             }
+            Request::Freeze { part } => {
+                if self.part(part).await?.freeze().await {
+                    format!("{part} was frozen")
+                } else {
+                    return Ok(Answer::Done { message: format!("{part} was not running") });
+                }
+            }
+            Request::Drill => {
+                self.begin_drill().await?;
+                "a drill has begun: parts are killed and frozen on purpose".to_owned()
+            }
+            Request::Mend => {
+                self.end_drill().await;
+                "the drill is over".to_owned()
+            }
             Request::Stop { part, kill } => {
                 if self.part(part).await?.stop(kill).await {
                     format!("{part} was {}", if kill { "killed" } else { "stopped" })
@@ -306,6 +328,33 @@ impl Launcher {
         };
         say(&message);
         Ok(Answer::Done { message })
+    }
+
+    async fn begin_drill(&self) -> Result<()> {
+        // Once everything was started.
+        self.part(Name::Store).await?;
+        let parts = self.parts.get().into_iter().flat_map(Parts::all);
+        let running = parts.filter(|part| part.process().is_some()).cloned().collect();
+        let mut drilled = self.drilled.lock().unwrap_or_else(PoisonError::into_inner);
+        if drilled.is_some() {
+            bail!("a drill is going on already");
+        }
+        *drilled = Some(running);
+        Ok(())
+    }
+
+    /// Whatever ran before it runs again.
+    async fn end_drill(&self) {
+        let drilled = self.drilled.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let mut starting = JoinSet::new();
+        for part in drilled.unwrap_or_default() {
+            starting.spawn(async move {
+                if let Err(error) = part.start().await {
+                    say(&format!("{error:#}"));
+                }
+            });
+        }
+        starting.join_all().await;
     }
 
     /// Waits until everything was started: before that a part may have no database yet.
@@ -350,6 +399,20 @@ impl Launcher {
     }
 }
 
+/// Returns when an attached launcher's standard input ends.
+async fn left_alone(attached: bool) {
+    if !attached {
+        return std::future::pending().await;
+    }
+    let (sender, ended) = oneshot::channel();
+    // A thread of its own: nobody waits for it at the end.
+    std::thread::spawn(move || {
+        let _ = io::copy(&mut io::stdin(), &mut io::sink());
+        let _ = sender.send(());
+    });
+    let _ = ended.await;
+}
+
 async fn stop(part: Option<&Arc<Part>>) {
     if let Some(part) = part {
         part.stop(false).await;
@@ -367,11 +430,11 @@ fn settled(server: &str, user: &str, wanted: &Path, folder: &Path) -> String {
     }
 }
 
-/// What ends the launcher: Ctrl-C, SIGTERM, a closed terminal.
-struct Signals([Signal; 3]);
+/// What ends the launcher, or a drill: Ctrl-C, SIGTERM, a closed terminal.
+pub(crate) struct Signals([Signal; 3]);
 
 impl Signals {
-    fn new() -> Result<Self> {
+    pub(crate) fn new() -> Result<Self> {
         let listen = |kind| signal(kind).context("could not listen for signals");
         Ok(Self([
             listen(SignalKind::interrupt())?,
@@ -380,7 +443,7 @@ impl Signals {
         ]))
     }
 
-    async fn next(&mut self) {
+    pub(crate) async fn next(&mut self) {
         let [interrupt, terminate, hangup] = &mut self.0;
         tokio::select! {
             _ = interrupt.recv() => {}

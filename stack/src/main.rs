@@ -6,6 +6,7 @@
 //!   needs to know if this one is killed.
 //! - [`tokens`]: what a locked store is opened by.
 //! - [`deferred`], [`sagas`], [`explain`]: what operators do; [`operator`]: what they have in common.
+//! - [`drill`]: the promises, kept before one's eyes; the storm in it is this package's library.
 //! - [`doctor`]: what is wrong, here or with a deployed store.
 
 mod cli;
@@ -13,6 +14,7 @@ mod config;
 mod control;
 mod deferred;
 mod doctor;
+mod drill;
 mod explain;
 mod launcher;
 mod logs;

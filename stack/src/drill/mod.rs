@@ -6,6 +6,7 @@
 mod own;
 mod stage;
 
+use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -133,15 +134,23 @@ async fn watch(
 
 /// What happened, what users heard, what is left, and the promises.
 fn story(report: &Report, board: &Board) -> String {
-    let list = |all: Vec<(String, u64)>| {
-        let all: Vec<_> = all.into_iter().map(|(what, times)| format!("{what} {times}")).collect();
-        if all.is_empty() { "nothing".to_owned() } else { all.join(", ") }
+    let mut text = String::new();
+    let mut line = |what: &str, all: &[String]| {
+        let all = if all.is_empty() { "nothing".to_owned() } else { all.join(", ") };
+        let _ = writeln!(text, "{what}: {all}");
     };
-    format!(
-        "broken on purpose: {}\nusers heard: {}\nleft in the databases: {}\n\n{}",
-        list(board.blows()),
-        list(board.words().into_iter().collect()),
-        report.left,
-        report.promises
-    )
+    let counted = |(what, times): (String, u64)| format!("{what} {times}");
+    let blows: Vec<_> = board.blows().into_iter().map(counted).collect();
+    line("broken on purpose", &blows);
+    let words = board.words();
+    for what in ["purchase", "refund", "claim"] {
+        let heard = words.iter().filter_map(|(word, times)| {
+            let word = word.strip_prefix(what)?.strip_prefix(": ")?;
+            Some(counted((word.to_owned(), *times)))
+        });
+        line(&format!("told to those who asked for a {what}"), &heard.collect::<Vec<_>>());
+    }
+    line("left in the databases", std::slice::from_ref(&report.left));
+    let _ = write!(text, "\n{}", report.promises);
+    text
 }

@@ -1,24 +1,24 @@
 //! From nothing to a ready store, and back to nothing.
 
-use std::io;
 use std::path::Path;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use anyhow::{Context as _, Result, anyhow, bail};
 use backing::postgres::Cluster;
 use backing::rabbitmq::Node;
 use backing::{Error, port};
-use tokio::signal::unix::{Signal, SignalKind, signal};
-use tokio::sync::{oneshot, watch};
+use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::config::{Broker, Config};
 use crate::control::{Answer, Control, Request};
+use crate::drill::Drilled;
 use crate::names::{Name, Service};
 use crate::parts::{Kind, Part, Shared, check_port};
+use crate::signals::{Signals, left_alone};
 use crate::state::{self, Paths, Registry};
 use crate::status::Status;
 use crate::terminal::{say, welcome};
@@ -60,8 +60,7 @@ struct Launcher {
     parts: OnceLock<Parts>,
     /// Everything was ready once.
     booted: watch::Sender<bool>,
-    /// What ran when somebody began to break things on purpose.
-    drilled: Mutex<Option<Vec<Arc<Part>>>>,
+    drilled: Drilled,
 }
 
 struct Parts {
@@ -83,7 +82,7 @@ impl Launcher {
         let registry = Registry::new(&paths);
         let shared = Arc::new(Shared { program, registry, closing: AtomicBool::new(false) });
         let booted = watch::Sender::new(false);
-        let (parts, drilled) = (OnceLock::new(), Mutex::default());
+        let (parts, drilled) = (OnceLock::new(), Drilled::default());
         Ok(Self { config, paths, tokens, shared, parts, booted, drilled })
     }
 
@@ -311,11 +310,13 @@ impl Launcher {
                 }
             }
             Request::Drill => {
-                self.begin_drill().await?;
+                // Once everything was started.
+                self.part(Name::Store).await?;
+                self.drilled.begin(self.parts.get().into_iter().flat_map(Parts::all))?;
                 "a drill has begun: parts are killed and frozen on purpose".to_owned()
             }
             Request::Mend => {
-                self.end_drill().await;
+                self.drilled.end().await;
                 "the drill is over".to_owned()
             }
             Request::Stop { part, kill } => {
@@ -328,33 +329,6 @@ impl Launcher {
         };
         say(&message);
         Ok(Answer::Done { message })
-    }
-
-    async fn begin_drill(&self) -> Result<()> {
-        // Once everything was started.
-        self.part(Name::Store).await?;
-        let parts = self.parts.get().into_iter().flat_map(Parts::all);
-        let running = parts.filter(|part| part.process().is_some()).cloned().collect();
-        let mut drilled = self.drilled.lock().unwrap_or_else(PoisonError::into_inner);
-        if drilled.is_some() {
-            bail!("a drill is going on already");
-        }
-        *drilled = Some(running);
-        Ok(())
-    }
-
-    /// Whatever ran before it runs again.
-    async fn end_drill(&self) {
-        let drilled = self.drilled.lock().unwrap_or_else(PoisonError::into_inner).take();
-        let mut starting = JoinSet::new();
-        for part in drilled.unwrap_or_default() {
-            starting.spawn(async move {
-                if let Err(error) = part.start().await {
-                    say(&format!("{error:#}"));
-                }
-            });
-        }
-        starting.join_all().await;
     }
 
     /// Waits until everything was started: before that a part may have no database yet.
@@ -399,20 +373,6 @@ impl Launcher {
     }
 }
 
-/// Returns when an attached launcher's standard input ends.
-async fn left_alone(attached: bool) {
-    if !attached {
-        return std::future::pending().await;
-    }
-    let (sender, ended) = oneshot::channel();
-    // A thread of its own: nobody waits for it at the end.
-    std::thread::spawn(move || {
-        let _ = io::copy(&mut io::stdin(), &mut io::sink());
-        let _ = sender.send(());
-    });
-    let _ = ended.await;
-}
-
 async fn stop(part: Option<&Arc<Part>>) {
     if let Some(part) = part {
         part.stop(false).await;
@@ -427,28 +387,5 @@ fn settled(server: &str, user: &str, wanted: &Path, folder: &Path) -> String {
     } else {
         let (wanted, folder) = (wanted.display(), folder.display());
         format!("{runs}; {user} can't reach {wanted}, so its data is in {folder}")
-    }
-}
-
-/// What ends the launcher, or a drill: Ctrl-C, SIGTERM, a closed terminal.
-pub(crate) struct Signals([Signal; 3]);
-
-impl Signals {
-    pub(crate) fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("could not listen for signals");
-        Ok(Self([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    pub(crate) async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
     }
 }

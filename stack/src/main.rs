@@ -1,7 +1,8 @@
 //! The launcher: PostgreSQL and the four services, as processes of one program, from one command.
 //!
 //! - [`cli`]: the commands; [`config`]: the variables.
-//! - [`launcher`]: from nothing to a ready store, and back. [`parts`]: one process and its life.
+//! - [`launcher`]: from nothing to a ready store, and back, by [`signals`]. [`parts`]: one process and
+//!   its life.
 //! - [`control`]: how another terminal asks the running launcher. [`state`]: what the next launcher
 //!   needs to know if this one is killed.
 //! - [`tokens`]: what a locked store is opened by.
@@ -22,6 +23,7 @@ mod names;
 mod operator;
 mod parts;
 mod sagas;
+mod signals;
 mod state;
 mod status;
 mod terminal;

@@ -1,8 +1,10 @@
 //! `drill`: the promises, kept before one's eyes.
 //!
 //! The storm is [`stack::storm`], which the chaos tests run, too. Here are the terminal, the launcher
-//! that breaks and mends ([`stage`]), and a store of its own where none runs ([`own`]).
+//! that breaks and mends ([`stage`]), what that knows of it ([`drilled`]), and a store of its own where
+//! none runs ([`own`]).
 
+mod drilled;
 mod own;
 mod stage;
 
@@ -21,10 +23,11 @@ use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
+pub(crate) use self::drilled::Drilled;
 use self::own::Own;
 use self::stage::Launched;
 use crate::control::{self, Answer, Request};
-use crate::launcher::Signals;
+use crate::signals::Signals;
 use crate::state::Paths;
 use crate::terminal::say;
 

@@ -10,8 +10,8 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 
 use crate::control::{self, Answer, Request};
-use crate::launcher::Signals;
 use crate::names::{Name, Service};
+use crate::signals::Signals;
 use crate::state::{LOOK, Paths};
 use crate::terminal::say;
 

@@ -38,9 +38,8 @@ impl Launched {
     /// # Errors
     /// When something of it is down, or isn't the launcher's to break.
     pub(super) async fn find(paths: &Paths) -> Result<Self> {
-        let status = match control::ask(paths, &Request::Status)? {
-            Some(Answer::Status(status)) => status,
-            _ => bail!("the launcher says nothing of what runs"),
+        let Some(Answer::Status(status)) = control::ask(paths, &Request::Status)? else {
+            bail!("the launcher says nothing of what runs");
         };
         let stopped = |part: &&PartStatus| part.state == PartState::Stopped;
         if let Some(part) = status.parts.iter().find(stopped) {

@@ -6,10 +6,10 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use uuid::Uuid;
 
-use super::now;
 use super::part::{Databases, Part};
 use super::promises::{Promise, Promises};
 use super::sql::{execute, number, rows};
+use super::{now, since_then};
 
 /// Where effects are: the table, the id that they come under, and what says how it is.
 const EFFECTS: [(Part, &str, &str, &str); 6] = [
@@ -28,7 +28,7 @@ const ENDING: [(Part, &str); 3] =
 /// From here on each effect is noted, in its own transaction, and each change of what has ended.
 /// Effects under one id come one after the other, as they take its lock, and so do their notes. It ends
 /// with [`forget`], or by itself after this time.
-pub(super) fn watch(databases: &Databases, limit: Duration) -> Result<()> {
+pub(super) fn watch(databases: &Databases, since: i64, limit: Duration) -> Result<()> {
     forget(databases)?;
     for part in Part::ALL {
         execute(
@@ -66,8 +66,10 @@ pub(super) fn watch(databases: &Databases, limit: Duration) -> Result<()> {
             &databases[part as usize],
             &format!(
                 "CREATE TRIGGER drill AFTER UPDATE OR DELETE ON {table}
-                 FOR EACH ROW WHEN (OLD.ended_at IS NOT NULL)
-                 EXECUTE FUNCTION drill.note('id', 'state')"
+                 FOR EACH ROW WHEN ({})
+                 EXECUTE FUNCTION drill.note('id', 'state')",
+                // What had ended before is somebody else's, and may be too old to be kept.
+                since_then("OLD.ended_at", since)
             ),
         )?;
     }
@@ -158,7 +160,12 @@ impl Effects {
 }
 
 /// What has ended has not changed any more.
-pub(super) fn ended_for_good(databases: &Databases, promises: &mut Promises) -> Result<()> {
+pub(super) fn ended_for_good(
+    databases: &Databases,
+    since: i64,
+    promises: &mut Promises,
+) -> Result<()> {
+    let since = since_then("ended_at", since);
     let mut ended = 0;
     for part in Part::LEDGERS {
         let url = &databases[part as usize];
@@ -171,10 +178,10 @@ pub(super) fn ended_for_good(databases: &Databases, promises: &mut Promises) -> 
             let name = part.name();
             promises.broke(Promise::Final, format!("{name}'s {place} {id} had ended: {what}"));
         }
-        ended += number(url, "(SELECT count(*) FROM deferred WHERE ended_at IS NOT NULL)")?;
+        ended += number(url, &format!("(SELECT count(*) FROM deferred WHERE {since})"))?;
     }
     let order = &databases[Part::Order as usize];
-    ended += number(order, "(SELECT count(*) FROM saga WHERE ended_at IS NOT NULL)")?;
+    ended += number(order, &format!("(SELECT count(*) FROM saga WHERE {since})"))?;
     promises.looked(Promise::Final, format!("{ended} calls and sagas"));
     Ok(())
 }

@@ -166,8 +166,9 @@ async fn rage<S: Stage>(
 
     let stop = Stop { end: Instant::now() + length, early };
     let coming = users::come(&scene, seed, rate, &stop);
-    let (raged, mut users) = tokio::join!(trouble::rage(&scene, seed, pace, &stop), coming);
-    raged?;
+    let raging = trouble::rage(&scene, seed, pace, &stop);
+    // Nobody comes any more once nothing can be broken or mended.
+    let ((), mut users) = tokio::try_join!(raging, async { Ok(coming.await) })?;
     let healed = scene.board.last_repair().max(users.last()).unwrap_or_else(Instant::now);
     let mut since = verdict::Since::new();
     let left = HEALED.saturating_sub(healed.elapsed());
@@ -233,7 +234,7 @@ fn prepare<S: Stage>(scene: &Scene<S>, length: Duration) -> Result<()> {
         shelve(databases, model, *count)?;
     }
     goods.sell(databases, goods.user(crowd.owner()), &stock.sold.0, crowd.claimants)?;
-    effects::watch(databases, length + HEALED * 10)
+    effects::watch(databases, scene.since, length + HEALED * 10)
 }
 
 /// In microseconds since the epoch, by the machine's clock.

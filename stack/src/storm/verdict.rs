@@ -119,7 +119,7 @@ pub(super) async fn check<S: Stage>(
     report.promises.looked(Promise::Contract, format!("{answers} answers"));
     let told = users.told().len() + users.shopped().len();
     report.promises.looked(Promise::OneWord, format!("{told} users who were told something"));
-    effects::ended_for_good(scene.stage.databases(), &mut report.promises)?;
+    effects::ended_for_good(scene.stage.databases(), scene.since, &mut report.promises)?;
     purchases::check(scene, users.shopped(), report).await?;
     claims::check(scene, users, report).await?;
     // Seen by both.

@@ -318,6 +318,8 @@ fn given_databases_are_used_and_no_cluster_is_made() {
     assert!(!folder.path().join("postgres").exists());
     let error = refusal(program(folder.path()).args(["stop", "postgres"]));
     assert!(error.contains("postgres is absent"), "{error}");
+    let error = refusal(program(folder.path()).arg("drill"));
+    assert!(error.contains("the databases are somebody's"), "{error}");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! `drill`: the promises, kept before one's eyes.
 //!
-//! The storm is [`stack::storm`], which the chaos tests run, too. Here are the terminal, the launcher
+//! The storm is [`storm`], which the chaos tests run, too. Here are the terminal, the launcher
 //! that breaks and mends ([`stage`]), what that knows of it ([`drilled`]), and a store of its own where
 //! none runs ([`own`]).
 
@@ -15,10 +15,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
-use stack::storm::board::Board;
-use stack::storm::stage::Stage as _;
-use stack::storm::trouble::Pace;
-use stack::storm::{self, Plan, Report};
+use storm::board::Board;
+use storm::stage::Stage as _;
+use storm::trouble::Pace;
+use storm::{Plan, Report};
 use tokio::sync::watch;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;

@@ -3,9 +3,9 @@
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::join_all;
 use service::client::Client;
-use stack::storm::part::{Databases, Part};
-use stack::storm::shop;
-use stack::storm::stage::{Blow, Harm, Stage, Victim};
+use storm::part::{Databases, Part};
+use storm::shop;
+use storm::stage::{Blow, Harm, Stage, Victim};
 use tokio::task::spawn_blocking;
 use uuid::Uuid;
 

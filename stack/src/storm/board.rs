@@ -138,8 +138,8 @@ fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::storm::part::Part;
-    use crate::storm::stage::Victim;
+    use crate::part::Part;
+    use crate::stage::Victim;
 
     #[test]
     fn a_line_says_what_users_got_and_what_is_broken_now() {

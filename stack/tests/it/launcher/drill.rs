@@ -7,7 +7,7 @@ use backing::process::wait_until;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use service::testing::sql;
-use stack::storm::sql::rows;
+use storm::sql::rows;
 
 use super::harness::{Launcher, folder, http, is_ready, order, pid, program, refusal, run, status};
 use super::{ALEX, ITEM, LIMIT, assert_nothing_is_left, is_frozen};
@@ -75,7 +75,7 @@ fn drill_shows_every_promise_kept_and_leaves_the_store_and_others_data_as_they_w
 
     // Ended early, it still says what it has seen.
     let mut early = Launcher::spawn(program(path).args(["drill", "--seed", SEED]));
-    early.wait_for("frozen");
+    early.wait_for("| store frozen");
     let second = refusal(program(path).arg("drill"));
     assert!(second.contains("a drill is going on already"), "{second}");
     early.signal(Signal::SIGINT);
@@ -86,7 +86,7 @@ fn drill_shows_every_promise_kept_and_leaves_the_store_and_others_data_as_they_w
 
     // Killed, it says nothing, and the launcher mends what it has broken.
     let mut killed = Launcher::spawn(program(path).args(["drill", "--seed", SEED]));
-    killed.wait_for("frozen");
+    killed.wait_for("| store frozen");
     killed.signal(Signal::SIGKILL);
     killed.wait();
     launcher.wait_for("the drill is over");

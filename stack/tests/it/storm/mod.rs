@@ -1,4 +1,4 @@
-//! The storm of [`stack::storm`], over two replicas of each service: every promise holds.
+//! The storm of [`storm`](::storm), over two replicas of each service: every promise holds.
 //!
 //! The seed is printed first; `CHAOS_SEED` repeats its choices, and `CHAOS_SECONDS` sets the length of
 //! the long ones (600).
@@ -8,9 +8,9 @@ mod stage;
 use std::sync::Arc;
 use std::time::Duration;
 
-use stack::storm::board::Board;
-use stack::storm::trouble::Pace;
-use stack::storm::{self, Plan};
+use ::storm::Plan;
+use ::storm::board::Board;
+use ::storm::trouble::Pace;
 use tokio::sync::watch;
 use uuid::Uuid;
 
@@ -68,7 +68,7 @@ async fn storm(world: world::Plan, length: Duration) {
     let plan = Plan { seed, length, rate: RATE, pace: Pace::STORM };
     let (_never, early) = watch::channel(false);
     let stage = Arc::new(Broken::new(&world));
-    let report = storm::run(stage, plan, Arc::clone(&board), early).await.unwrap();
+    let report = ::storm::run(stage, plan, Arc::clone(&board), early).await.unwrap();
 
     eprintln!("| CHAOS_SEED | {seed} |\n|---|---|\n| storm | {} s |", length.as_secs());
     eprintln!("| kills | {} |", board.kills());

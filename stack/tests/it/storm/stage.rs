@@ -3,12 +3,12 @@
 use std::os::unix::process::ExitStatusExt as _;
 use std::sync::Arc;
 
+use ::storm::part::{Databases, Part};
+use ::storm::stage::{Blow, Harm, Stage, Victim};
 use anyhow::{Context as _, Result, ensure};
 use futures_util::future::join_all;
 use nix::sys::signal::Signal;
 use service::client::Client;
-use stack::storm::part::{Databases, Part};
-use stack::storm::stage::{Blow, Harm, Stage, Victim};
 use tokio::runtime::Handle;
 use tokio::task::spawn_blocking;
 

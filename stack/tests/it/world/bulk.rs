@@ -1,6 +1,6 @@
 //! Orders and users by the thousand, past all services.
 
-use stack::storm::goods::Goods;
+use storm::goods::Goods;
 use uuid::Uuid;
 
 use super::World;

@@ -3,9 +3,9 @@
 use std::collections::BTreeSet;
 use std::time::Duration;
 
-use stack::storm::books::Books;
-use stack::storm::goods::shelve;
-use stack::storm::sql::Row;
+use storm::books::Books;
+use storm::goods::shelve;
+use storm::sql::Row;
 use tokio::task::spawn_blocking;
 use tokio::time::{sleep, timeout};
 use uuid::Uuid;
@@ -20,7 +20,7 @@ const LOOK: Duration = Duration::from_millis(20);
 
 /// Three columns of text, each row.
 pub(crate) fn rows(url: &str, select: &str) -> Vec<Row> {
-    stack::storm::sql::rows(url, select).unwrap()
+    storm::sql::rows(url, select).unwrap()
 }
 
 impl World {

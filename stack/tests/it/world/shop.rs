@@ -5,8 +5,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use service::testing::{Call, Response, assert_envelope, until};
-use stack::storm::shop;
-pub(crate) use stack::storm::shop::SIZE;
+use storm::shop;
+pub(crate) use storm::shop::SIZE;
 use uuid::{Uuid, uuid};
 
 use super::{Part, RECOVERY, World};

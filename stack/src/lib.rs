@@ -1,3 +1,0 @@
-//! What the chaos tests and the launcher's `drill` have in common: see [`storm`].
-
-pub mod storm;

@@ -3,13 +3,13 @@
 //!
 //! - [`run`]: all of it, from a [`Plan`] to a [`Report`]; [`stage`]: what it needs of the store that it
 //!   runs on; [`board`]: for whoever watches.
-//! - [`users`]: who comes, at a steady rate, and notes what they are told; [`shoppers`]: those who buy;
+//! - `users`: who comes, at a steady rate, and notes what they are told; `shoppers`: those who buy;
 //!   [`shop`]: what they do at Store.
 //! - [`trouble`]: what is killed, stopped, frozen, cut off, filled up, deleted and wiped meanwhile;
-//!   [`dice`]: chance that can be had again.
-//! - [`effects`]: what happens in the databases meanwhile; [`goods`]: what was put there before;
+//!   `dice`: chance that can be had again.
+//! - `effects`: what happens in the databases meanwhile; [`goods`]: what was put there before;
 //!   [`books`]: whether they tell the same story.
-//! - [`verdict`]: what has become of it all, by all that can tell; [`purchases`] and [`claims`]: its
+//! - `verdict`: what has become of it all, by all that can tell; `purchases` and `claims`: its
 //!   parts on these; [`promises`]: what it comes to.
 
 pub mod board;

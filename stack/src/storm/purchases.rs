@@ -15,7 +15,7 @@ use super::shoppers::{Purchase, Record, Refund};
 use super::sql::{number, rows};
 use super::stage::Stage;
 use super::verdict::until;
-use super::works::PATIENCE;
+use super::works::RECOVERY;
 use super::{Facts, Report, Scene, shop, since_then};
 
 /// What may become of a purchase, and of what was bought.
@@ -274,7 +274,7 @@ async fn users_see_it<S: Stage>(
             list = (answer.status == 200).then(|| answer.json());
             Ok(list.is_some())
         });
-        let asked = timeout(PATIENCE, asked).await;
+        let asked = timeout(RECOVERY, asked).await;
         let seen = list.as_ref().and_then(|list| list.as_array()).map(Vec::as_slice);
         let wrong = |how: String| Err(format!("{how}: {record:?}"));
         match (had.get(&record.user), seen) {

@@ -13,8 +13,8 @@ use super::stage::Stage;
 use super::verdict::LOOK;
 use super::{Report, Scene, shop};
 
-/// A breaker that was open when it began waits for some seconds, and so do those behind it.
-pub(super) const PATIENCE: Duration = Duration::from_secs(20);
+/// The promise: an open breaker probes again after at most six seconds.
+pub(super) const RECOVERY: Duration = Duration::from_secs(7);
 
 /// Somebody who comes late does everything that a user does, at every Store; and then every service is
 /// healthy, and every breaker closed.
@@ -33,7 +33,7 @@ pub(super) async fn check<S: Stage>(scene: &Scene<S>, report: &mut Report) -> Re
         if sick.is_empty() {
             break;
         }
-        if begin.elapsed() > PATIENCE {
+        if begin.elapsed() > RECOVERY {
             report.promises.broke(Promise::Works, format!("not healthy: {sick:?}"));
             return Ok(());
         }
@@ -43,37 +43,38 @@ pub(super) async fn check<S: Stage>(scene: &Scene<S>, report: &mut Report) -> Re
     Ok(())
 }
 
-/// Everything that a user does at Store, each until it works.
+/// Everything that a user does at Store, all of it until it works.
 async fn visit<S: Stage>(scene: &Scene<S>, store: &Client, report: &mut Report) -> Result<()> {
+    let healed = Instant::now();
     let user = scene.goods.user(scene.crowd.late());
     let model = &scene.stock.plenty.0;
     let buy = || shop::buy(store, user, model);
-    let order = works("a purchase", buy, |answer| shop::bought(answer).ok()).await?;
+    let order = works(healed, "a purchase", buy, |answer| shop::bought(answer).ok()).await?;
     report.paid.push(order);
     let whole = |answer: &Response| {
         (answer.status == 200 && !answer.text().contains("degraded")).then_some(())
     };
-    works("a list of orders", || shop::list(store, user), whole).await?;
+    works(healed, "a list of orders", || shop::list(store, user), whole).await?;
     let decided = |answer: &Response| (answer.status == 200).then_some(());
-    works("a claim", || shop::claim(store, user, order), decided).await?;
-    let returned = works("a purchase", buy, |answer| shop::bought(answer).ok()).await?;
+    works(healed, "a claim", || shop::claim(store, user, order), decided).await?;
+    let returned = works(healed, "a purchase", buy, |answer| shop::bought(answer).ok()).await?;
     let done = |answer: &Response| (answer.status == 204).then_some(());
-    works("a refund", || shop::refund(store, user, returned), done).await
+    works(healed, "a refund", || shop::refund(store, user, returned), done).await
 }
 
 async fn works<T>(
+    healed: Instant,
     what: &str,
     call: impl Fn() -> Call,
     good: impl Fn(&Response) -> Option<T>,
 ) -> Result<T> {
-    let begin = Instant::now();
     loop {
         let answer = call().try_send().await;
         if let Some(found) = answer.as_ref().ok().and_then(&good) {
             return Ok(found);
         }
-        if begin.elapsed() > PATIENCE {
-            bail!("{what} doesn't work, after {} s: {answer:?}", PATIENCE.as_secs());
+        if healed.elapsed() > RECOVERY {
+            bail!("{what} doesn't work, after {} s: {answer:?}", RECOVERY.as_secs());
         }
         sleep(LOOK).await;
     }

@@ -26,6 +26,7 @@
 //! | [`peer`] | from configuration to a client of another service, and from its errors to ours |
 //! | `headers` | what an answer tells a browser not to do with it |
 //! | [`health`] | `/manage/health` |
+//! | [`client`] | being a user, for tests and drills |
 //! | [`probe`] | asking a service from outside |
 //! | [`doctor`] | what is wrong, in one line each |
 //! | [`manage`] | `/manage/access`, `/manage/resilience`, `/manage/overview`, `/manage/deferred` where calls are deferred, and `/manage/sagas` where there are any |
@@ -39,6 +40,7 @@ pub mod boot;
 #[cfg(test)]
 mod chance;
 pub mod cli;
+pub mod client;
 pub mod config;
 pub mod database_url;
 pub mod db;

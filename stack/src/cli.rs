@@ -11,7 +11,7 @@ use crate::names::{Name, Service};
 use crate::state::Paths;
 use crate::status::Status;
 use crate::terminal::say;
-use crate::{deferred, doctor, explain, launcher, sagas};
+use crate::{deferred, doctor, drill, explain, launcher, sagas};
 
 /// Runs the whole store: PostgreSQL, RabbitMQ where it is installed, and the four services, each in a
 /// process of its own.
@@ -24,6 +24,9 @@ pub(crate) struct Cli {
     /// Start it locked: services and operators need tokens, which are minted and kept in files
     #[arg(long)]
     locked: bool,
+    /// End with whoever has started it: with standard input
+    #[arg(long, hide = true)]
+    attached: bool,
     #[command(subcommand)]
     command: Option<Command>,
 }
@@ -52,6 +55,8 @@ enum Command {
         #[arg(long)]
         kill: bool,
     },
+    /// Freezes a part: its connections stay open, and it answers nobody until it is started or stopped
+    Freeze { part: Name },
     /// Says what runs, and where
     Status {
         /// For programs: {"locked", "parts": [{"name", "state", "pid", "url", "database", "log"}]}
@@ -70,6 +75,11 @@ enum Command {
     },
     /// Tells what became of an order across the four services, and what is still to happen
     Explain(explain::Command),
+    /// Shows the promises kept: users buy, claim and give back while parts are killed and frozen
+    ///
+    /// On the running store, or on one of its own where none runs. Its users and what they buy are made
+    /// up. Ends with 1 unless every promise held.
+    Drill(drill::Options),
     /// Says what is wrong, a line each, and ends with 1 where something is
     ///
     /// Without addresses: with this machine, whether the launcher runs or not. With addresses: with a
@@ -99,9 +109,11 @@ impl Cli {
         };
         let paths = Paths::new(config.folder.clone());
         match self.command {
-            None => return launcher::run(config, paths, self.locked),
+            None => return launcher::run(config, paths, self.locked, self.attached),
             Some(Command::Start { part }) => order(&paths, &Request::Start { part })?,
             Some(Command::Stop { part, kill }) => order(&paths, &Request::Stop { part, kill })?,
+            Some(Command::Freeze { part }) => order(&paths, &Request::Freeze { part })?,
+            Some(Command::Drill(options)) => return options.run(&paths),
             Some(Command::Status { json }) => {
                 let status = match control::ask(&paths, &Request::Status)? {
                     Some(Answer::Status(status)) => status,

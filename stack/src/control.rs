@@ -27,8 +27,21 @@ const LONGEST: u64 = 64 * 1024;
 #[derive(Debug, Serialize, Deserialize)]
 #[serde(tag = "command", rename_all = "lowercase")]
 pub(crate) enum Request {
-    Start { part: Name },
-    Stop { part: Name, kill: bool },
+    Start {
+        part: Name,
+    },
+    Stop {
+        part: Name,
+        kill: bool,
+    },
+    /// Until it is started or stopped.
+    Freeze {
+        part: Name,
+    },
+    /// Somebody breaks things on purpose, for as long as this connection lasts.
+    Drill,
+    /// That is over, in whatever way it ended.
+    Mend,
     Status,
 }
 
@@ -47,6 +60,15 @@ pub(crate) fn socket(paths: &Paths) -> PathBuf {
 
 /// Asks the running launcher, and waits for its answer. `None` if none is running.
 pub(crate) fn ask(paths: &Paths, request: &Request) -> Result<Option<Answer>> {
+    Ok(exchanged(paths, request)?.map(|(answer, _)| answer))
+}
+
+/// As [`ask`], and keeps the connection.
+pub(crate) fn hold(paths: &Paths, request: &Request) -> Result<Option<(Answer, UnixStream)>> {
+    exchanged(paths, request)
+}
+
+fn exchanged(paths: &Paths, request: &Request) -> Result<Option<(Answer, UnixStream)>> {
     let Ok(folder) = File::open(paths.folder()) else {
         return Ok(None);
     };
@@ -70,9 +92,9 @@ pub(crate) fn ask(paths: &Paths, request: &Request) -> Result<Option<Answer>> {
     line.push('\n');
     stream.write_all(line.as_bytes()).context(failed)?;
     line.clear();
-    BufReader::new(stream).read_line(&mut line).context(failed)?;
+    BufReader::new(&stream).read_line(&mut line).context(failed)?;
     let answer = serde_json::from_str(&line).context("the launcher ended before it answered")?;
-    Ok(Some(answer))
+    Ok(Some((answer, stream)))
 }
 
 /// The listening socket. Dropped, its file is gone.
@@ -131,15 +153,24 @@ where
 {
     let (reader, mut writer) = stream.split();
     let mut line = String::new();
-    tokio::io::BufReader::new(reader.take(LONGEST)).read_line(&mut line).await?;
-    let answer = match serde_json::from_str(&line) {
+    let mut reader = tokio::io::BufReader::new(reader.take(LONGEST));
+    reader.read_line(&mut line).await?;
+    let request = serde_json::from_str(&line);
+    let drill = matches!(request, Ok(Request::Drill));
+    let answered = match request {
         Ok(request) => answer(request).await,
         Err(error) => Answer::Failed { message: format!("not understood: {error}") },
     };
-    let mut line = serde_json::to_string(&answer)?;
+    let drill = drill && matches!(answered, Answer::Done { .. });
+    let mut line = serde_json::to_string(&answered)?;
     line.push('\n');
-    writer.write_all(line.as_bytes()).await?;
-    Ok(())
+    let written = writer.write_all(line.as_bytes()).await;
+    if drill {
+        // It ends when whoever drills says so, or dies.
+        let _ = tokio::io::copy(&mut reader, &mut tokio::io::sink()).await;
+        answer(Request::Mend).await;
+    }
+    written.map_err(Into::into)
 }
 
 /// The socket by way of its folder's descriptor: a Unix socket's address holds 107 bytes, and the
@@ -179,5 +210,35 @@ mod tests {
 
         drop(control);
         assert!(ask(&paths, &Request::Status).unwrap().is_none());
+    }
+
+    #[tokio::test]
+    async fn whoever_ends_a_drill_in_whatever_way_has_it_mended() {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path().to_owned());
+        let control = Control::listen(&paths).unwrap();
+        let (sender, mut requests) = tokio::sync::mpsc::unbounded_channel();
+        let server = control.serve(move |request| {
+            let sender = sender.clone();
+            async move {
+                let refused = matches!(request, Request::Status);
+                sender.send(request).unwrap();
+                let message = String::new();
+                if refused { Answer::Failed { message } } else { Answer::Done { message } }
+            }
+        });
+        let drill = async {
+            let asking = paths.clone();
+            let held = tokio::task::spawn_blocking(move || hold(&asking, &Request::Drill));
+            let held = held.await.unwrap().unwrap().unwrap();
+            assert!(matches!(requests.recv().await, Some(Request::Drill)));
+            assert!(requests.try_recv().is_err());
+            drop(held);
+            assert!(matches!(requests.recv().await, Some(Request::Mend)));
+        };
+        tokio::select! {
+            () = drill => {}
+            () = server => unreachable!(),
+        }
     }
 }

@@ -10,14 +10,15 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use backing::postgres::Cluster;
 use backing::rabbitmq::Node;
 use backing::{Error, port};
-use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::config::{Broker, Config};
 use crate::control::{Answer, Control, Request};
+use crate::drill::Drilled;
 use crate::names::{Name, Service};
 use crate::parts::{Kind, Part, Shared, check_port};
+use crate::signals::{Signals, left_alone};
 use crate::state::{self, Paths, Registry};
 use crate::status::Status;
 use crate::terminal::{say, welcome};
@@ -27,7 +28,9 @@ use crate::tokens;
 const WITHOUT: &str = "deferred calls run from the databases alone";
 
 /// Runs everything in the foreground until a signal comes, and then stops it.
-pub(crate) fn run(config: Config, paths: Paths, locked: bool) -> Result<ExitCode> {
+///
+/// One that is `attached` also ends when its standard input does: with whoever has started it.
+pub(crate) fn run(config: Config, paths: Paths, locked: bool, attached: bool) -> Result<ExitCode> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
     runtime.context("could not start the runtime")?.block_on(async {
         let mut signals = Signals::new()?;
@@ -39,6 +42,7 @@ pub(crate) fn run(config: Config, paths: Paths, locked: bool) -> Result<ExitCode
         let outcome = tokio::select! {
             biased;
             () = signals.next() => Ok(()),
+            () = left_alone(attached) => Ok(()),
             outcome = launcher.live() => outcome,
         };
         launcher.down(&mut signals).await;
@@ -56,6 +60,7 @@ struct Launcher {
     parts: OnceLock<Parts>,
     /// Everything was ready once.
     booted: watch::Sender<bool>,
+    drilled: Drilled,
 }
 
 struct Parts {
@@ -77,7 +82,8 @@ impl Launcher {
         let registry = Registry::new(&paths);
         let shared = Arc::new(Shared { program, registry, closing: AtomicBool::new(false) });
         let booted = watch::Sender::new(false);
-        Ok(Self { config, paths, tokens, shared, parts: OnceLock::new(), booted })
+        let (parts, drilled) = (OnceLock::new(), Drilled::default());
+        Ok(Self { config, paths, tokens, shared, parts, booted, drilled })
     }
 
     /// Starts everything and then serves the other terminals. Returns only to fail.
@@ -296,6 +302,23 @@ impl Launcher {
                 let process = self.part(part).await?.start().await?;
                 format!("{part} is ready (pid {})", process.pid)
             }
+            Request::Freeze { part } => {
+                if self.part(part).await?.freeze().await {
+                    format!("{part} was frozen")
+                } else {
+                    return Ok(Answer::Done { message: format!("{part} was not running") });
+                }
+            }
+            Request::Drill => {
+                // Once everything was started.
+                self.part(Name::Store).await?;
+                self.drilled.begin(self.parts.get().into_iter().flat_map(Parts::all))?;
+                "a drill has begun: parts are killed and frozen on purpose".to_owned()
+            }
+            Request::Mend => {
+                self.drilled.end().await;
+                "the drill is over".to_owned()
+            }
             Request::Stop { part, kill } => {
                 if self.part(part).await?.stop(kill).await {
                     format!("{part} was {}", if kill { "killed" } else { "stopped" })
@@ -364,28 +387,5 @@ fn settled(server: &str, user: &str, wanted: &Path, folder: &Path) -> String {
     } else {
         let (wanted, folder) = (wanted.display(), folder.display());
         format!("{runs}; {user} can't reach {wanted}, so its data is in {folder}")
-    }
-}
-
-/// What ends the launcher: Ctrl-C, SIGTERM, a closed terminal.
-struct Signals([Signal; 3]);
-
-impl Signals {
-    fn new() -> Result<Self> {
-        let listen = |kind| signal(kind).context("could not listen for signals");
-        Ok(Self([
-            listen(SignalKind::interrupt())?,
-            listen(SignalKind::terminate())?,
-            listen(SignalKind::hangup())?,
-        ]))
-    }
-
-    async fn next(&mut self) {
-        let [interrupt, terminate, hangup] = &mut self.0;
-        tokio::select! {
-            _ = interrupt.recv() => {}
-            _ = terminate.recv() => {}
-            _ = hangup.recv() => {}
-        }
     }
 }

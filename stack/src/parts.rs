@@ -119,13 +119,16 @@ impl Part {
         *self.process.borrow()
     }
 
-    /// Starts it, unless it runs, and returns when it is ready.
+    /// Starts it, unless it runs, or lets it go on, and returns when it is ready.
     pub(crate) async fn start(self: &Arc<Self>) -> Result<Process> {
         let from = std::fs::metadata(&self.log).map_or(0, |log| log.len());
         let process = {
             let _turn = self.turn.lock().await;
             match self.process() {
-                Some(process) => process,
+                Some(process) => {
+                    self.thaw(process);
+                    process
+                }
                 None => self.spawn().await?,
             }
         };
@@ -204,6 +207,33 @@ impl Part {
             }
         }
         self.gone().await;
+    }
+
+    /// SIGSTOP: its connections stay open, and it answers nobody until it is started or stopped. `false`
+    /// if it doesn't run.
+    pub(crate) async fn freeze(&self) -> bool {
+        let _turn = self.turn.lock().await;
+        let Some(process) = self.process() else {
+            return false;
+        };
+        // First: stopped, it can't have new children while the old ones are listed.
+        process::signal(&[Pid::from_raw(process.pid)], Signal::SIGSTOP);
+        process::signal(&self.children(), Signal::SIGSTOP);
+        true
+    }
+
+    fn thaw(&self, process: Process) {
+        process::signal(&self.children(), Signal::SIGCONT);
+        process::signal(&[Pid::from_raw(process.pid)], Signal::SIGCONT);
+    }
+
+    /// What a server consists of, besides its first process.
+    fn children(&self) -> Vec<Pid> {
+        match &self.kind {
+            Kind::Service { .. } => Vec::new(),
+            Kind::Postgres(cluster) => cluster.processes(),
+            Kind::Rabbitmq(node) => node.processes(),
+        }
     }
 
     /// Runs one of the service's own commands to its end: `migrate`, `seed`.

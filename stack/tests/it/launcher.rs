@@ -5,6 +5,7 @@
 mod broker;
 mod deferred;
 mod doctor;
+mod drill;
 pub(crate) mod harness;
 mod locked;
 mod sagas;
@@ -20,6 +21,7 @@ use std::time::{Duration, Instant};
 use backing::postgres::testing::TestCluster;
 use backing::process::{in_folder, wait_until};
 use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
 use serde_json::{Value, json};
 
 use self::harness::{
@@ -95,9 +97,14 @@ fn stop_returns_when_it_is_gone_and_start_when_it_is_ready() {
         assert_eq!(status(path)["warehouse"], after);
     }
 
-    // A frozen process hears SIGTERM only once it goes on.
+    // Frozen, it goes on when it is started.
     let frozen = pid(&status(path)["warehouse"]);
-    kill(frozen, Signal::SIGSTOP).unwrap();
+    order(path, &["freeze", "warehouse"]);
+    assert!(is_frozen(frozen));
+    order(path, &["start", "warehouse"]);
+    assert!(!is_frozen(frozen) && is_ready(&status(path)["warehouse"]));
+    // A frozen process hears SIGTERM only once it goes on.
+    order(path, &["freeze", "warehouse"]);
     order(path, &["stop", "warehouse"]);
     assert!(gone(frozen));
     order(path, &["start", "warehouse"]);
@@ -118,6 +125,11 @@ fn postgres_comes_back_on_the_same_port_with_the_same_data() {
         assert_eq!(status(path)["postgres"]["url"], before["postgres"]["url"]);
     }
     assert!(wait_until(LIMIT, || orders(&before["store"]).is_some_and(|orders| orders >= 2)));
+}
+
+fn is_frozen(pid: Pid) -> bool {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).unwrap();
+    status.lines().any(|line| line.starts_with("State:\tT"))
 }
 
 fn orders(store: &Value) -> Option<usize> {
@@ -306,6 +318,8 @@ fn given_databases_are_used_and_no_cluster_is_made() {
     assert!(!folder.path().join("postgres").exists());
     let error = refusal(program(folder.path()).args(["stop", "postgres"]));
     assert!(error.contains("postgres is absent"), "{error}");
+    let error = refusal(program(folder.path()).arg("drill"));
+    assert!(error.contains("the databases are somebody's"), "{error}");
 }
 
 #[test]

@@ -10,7 +10,7 @@ mod values;
 
 use serde_json::Value;
 
-use super::{Call, Client, Response, envelope, wrong_ids};
+use super::{Call, Client, Response, wrong_ids};
 use route::Body;
 pub use route::Route;
 pub use values::{no_integer, no_text, no_uuid};
@@ -69,7 +69,7 @@ pub async fn check(url: &str, routes: &[Route]) {
 }
 
 fn inspect(answer: &Response, status: u16, code: &str) -> Result<(), String> {
-    envelope(answer, status, code).map_err(|wrong| format!("{wrong}, not {answer:?}"))?;
+    answer.envelope(status, code).map_err(|wrong| format!("{wrong}, not {answer:?}"))?;
     if status == 405 && answer.header("allow").is_none_or(str::is_empty) {
         return Err(format!("Allow is due: {answer:?}"));
     }

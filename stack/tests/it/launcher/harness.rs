@@ -9,7 +9,7 @@ use std::net::TcpStream;
 use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
-use std::sync::mpsc::{Receiver, channel};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, channel};
 use std::time::{Duration, Instant};
 
 use backing::process::{start_time, wait_until};
@@ -149,6 +149,20 @@ impl Launcher {
                 Err(error) => panic!("no `{text}` ({error}) after: {:#?}", self.seen),
             }
         }
+    }
+
+    /// Waits until it has ended by itself, and returns how, and what it has printed that nobody waited
+    /// for.
+    pub(crate) fn end(&mut self, limit: Duration) -> (ExitStatus, String) {
+        let end = Instant::now() + limit;
+        loop {
+            match self.lines.recv_timeout(end.saturating_duration_since(Instant::now())) {
+                Ok(line) => self.seen.push(line),
+                Err(RecvTimeoutError::Disconnected) => break,
+                Err(RecvTimeoutError::Timeout) => panic!("no end after: {:#?}", self.seen),
+            }
+        }
+        (self.wait(), self.seen.join("\n"))
     }
 
     /// What it has printed before the last line that was waited for.

@@ -1,32 +1,27 @@
-//! Users buy, claim and give back while everything is killed, over and over: in the end everybody has
-//! what they were told, and there is no more than that.
-//!
-//! - [`users`]: who comes, at a steady rate, and notes what they are told; [`shoppers`]: those who buy;
-//! - [`trouble`]: what is killed, stopped, frozen, cut off, filled up, deleted and wiped meanwhile;
-//! - [`effects`]: what happens in the databases meanwhile;
-//! - [`verdict`]: what has become of it all, by all that can tell; [`purchases`]: its part on these.
+//! The storm of [`storm`](::storm), over two replicas of each service: every promise holds.
 //!
 //! The seed is printed first; `CHAOS_SEED` repeats its choices, and `CHAOS_SECONDS` sets the length of
 //! the long ones (600).
 
-mod effects;
-mod purchases;
-mod shoppers;
-mod trouble;
-mod users;
-mod verdict;
+mod stage;
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use self::users::Crowd;
-use crate::world::{Plan, World, dice};
+use ::storm::Plan;
+use ::storm::board::Board;
+use ::storm::trouble::Pace;
+use tokio::sync::watch;
+use uuid::Uuid;
+
+use self::stage::Broken;
+use crate::world::{self, World};
+
+/// Users a second.
+const RATE: u32 = 20;
 
 /// How long the short form lasts, which is run with all other tests.
 const SHORT: Duration = Duration::from_secs(20);
-
-/// After this nothing may be under way any more: a promise.
-const HEALED: Duration = Duration::from_mins(1);
 
 #[tokio::test(flavor = "multi_thread")]
 async fn everybody_has_what_they_were_told_after_a_storm_over_rabbitmq() {
@@ -55,39 +50,38 @@ fn long() -> Duration {
     Duration::from_secs(seconds)
 }
 
-/// Over two replicas of each service.
-async fn storm(plan: Plan, length: Duration) {
-    let seed = dice::seed();
-    eprintln!("CHAOS_SEED={seed}");
-    let plan = plan.replicas(2).own_postgres().impatient().alone();
-    let world = Arc::new(plan.start().await);
-    let crowd = Crowd::of(length);
-    world.sell(crowd.claimants);
-    world.enrol(crowd.shoppers);
-    // Not enough for those who want one of these.
-    let scarce = world.shelve(i64::try_from(crowd.shoppers / 32).unwrap() + 1);
-    effects::watch(&world);
+/// `CHAOS_SEED`, or another one each time.
+fn seed() -> u64 {
+    match std::env::var("CHAOS_SEED") {
+        Ok(seed) => seed.parse().expect("CHAOS_SEED should be a whole number"),
+        Err(_) => Uuid::new_v4().as_u64_pair().0 >> 32,
+    }
+}
 
-    let end = Instant::now() + length;
-    let tally = Arc::new(trouble::Tally::default());
-    let crowding = users::come(&world, seed, crowd, &scarce);
-    let ((), mut users) = tokio::join!(trouble::rage(&world, seed, end, &tally), crowding);
-    let healed = tally.last_repair().max(users.last());
-    let left = HEALED.saturating_sub(healed.elapsed());
-    let mut since = verdict::Since::new();
-    let calm = verdict::calm(&world, &mut users, &mut since);
-    let calm = tokio::time::timeout(left, calm).await;
-    let took = healed.elapsed();
-    if calm.is_err() {
-        verdict::explain(&world);
-        let late = format!("not within {HEALED:?} of the last repair, CHAOS_SEED={seed}");
-        panic!("{late}: {since:?}; {}", users.left());
+/// Over two replicas of each service.
+async fn storm(world: world::Plan, length: Duration) {
+    let seed = seed();
+    eprintln!("CHAOS_SEED={seed}");
+    let world = world.replicas(2).own_postgres().impatient().alone();
+    let world = Arc::new(world.start().await);
+    let board = Arc::new(Board::default());
+    let plan = Plan { seed, length, rate: RATE, pace: Pace::STORM };
+    let (_never, early) = watch::channel(false);
+    let stage = Arc::new(Broken::new(&world));
+    let report = ::storm::run(stage, plan, Arc::clone(&board), early).await.unwrap();
+
+    eprintln!("| CHAOS_SEED | {seed} |\n|---|---|\n| storm | {} s |", length.as_secs());
+    eprintln!("| kills | {} |", board.kills());
+    for (what, times) in board.blows() {
+        eprintln!("| … {what} | {times} |");
     }
-    let ends = verdict::check(&world, &users, crowd).await;
-    tally.print(seed, length);
-    ends.print(&users);
-    eprintln!("| calm after the last repair | {took:.1?} |");
-    for (what, when) in since {
-        eprintln!("| … {what} | {:.1?} |", when.duration_since(healed));
+    for (word, times) in board.words() {
+        eprintln!("| users heard {word} | {times} |");
     }
+    eprintln!("{}\n{}", report.table(), report.promises);
+    let breaches: Vec<_> = report.promises.breaches().chain(report.open).collect();
+    assert!(report.promises.held(), "CHAOS_SEED={seed}: {breaches:#?}");
+    assert!(board.take_trouble().is_empty());
+    // Here nobody else has ever been: whatever there is belongs to it.
+    world.settles_with(&report.paid).await;
 }

@@ -6,11 +6,9 @@
 //!   thousand.
 //! - [`HttpProxy`]: a bad network between two services; [`Balancer`]: what is in front of replicas. [`ledger`]: whether the databases add up.
 //! - `story`: whether what `explain` tells is what is written down.
-//! - [`dice`]: chance that can be had again.
 
 mod balancer;
 pub(crate) mod bulk;
-pub(crate) mod dice;
 pub(crate) mod ledger;
 pub(crate) mod process;
 pub(crate) mod shop;
@@ -26,6 +24,8 @@ use backing::rabbitmq::testing::{Queue, TestBroker, TestVhost};
 use nix::sys::signal::Signal;
 use service::testing::network::{HttpProxy, Rule};
 use service::testing::{Client, PATIENT, sql};
+use storm::part::Databases;
+pub(crate) use storm::part::Part;
 use tempfile::TempDir;
 use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::timeout;
@@ -60,47 +60,6 @@ pub(crate) async fn met(rule: &Rule) {
 /// Waits until so many of them went through, however late.
 pub(crate) async fn served(rule: &Rule, count: usize) {
     timeout(SOON, rule.until_served(count)).await.expect("a request goes through after all");
-}
-
-/// A service.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Part {
-    Store,
-    Order,
-    Warehouse,
-    Warranty,
-}
-
-impl Part {
-    pub(crate) const ALL: [Self; 4] = [Self::Store, Self::Order, Self::Warehouse, Self::Warranty];
-
-    pub(crate) fn name(self) -> &'static str {
-        match self {
-            Self::Store => "store",
-            Self::Order => "order",
-            Self::Warehouse => "warehouse",
-            Self::Warranty => "warranty",
-        }
-    }
-
-    pub(crate) fn calls(self, other: Self) -> bool {
-        self.dependencies().contains(&other)
-    }
-
-    /// Whether what it can't do at once is a deferred call.
-    pub(crate) fn defers(self) -> bool {
-        matches!(self, Self::Store | Self::Order)
-    }
-
-    /// What it calls.
-    fn dependencies(self) -> &'static [Self] {
-        match self {
-            Self::Store => &[Self::Order, Self::Warehouse, Self::Warranty],
-            Self::Order => &[Self::Warehouse, Self::Warranty],
-            Self::Warehouse => &[Self::Warranty],
-            Self::Warranty => &[],
-        }
-    }
 }
 
 /// What is to be started.
@@ -351,6 +310,11 @@ impl World {
 
     pub(crate) fn database(&self, part: Part) -> &str {
         self.databases[part as usize].url()
+    }
+
+    /// All of them, by [`Part`].
+    pub(crate) fn databases(&self) -> Databases {
+        Part::ALL.map(|part| self.database(part).to_owned())
     }
 
     pub(crate) fn number(&self, part: Part, expression: &str) -> i64 {

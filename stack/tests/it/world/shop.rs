@@ -3,15 +3,16 @@
 use std::collections::HashSet;
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use service::testing::{Call, Response, assert_envelope, until};
+use storm::shop;
+pub(crate) use storm::shop::SIZE;
 use uuid::{Uuid, uuid};
 
 use super::{Part, RECOVERY, World};
 
 pub(crate) const ALEX: Uuid = uuid!("6d2cb5a0-943c-4b96-9aa6-89eac7bdfd2b");
 pub(crate) const MODEL: &str = "Lego 8070";
-pub(crate) const SIZE: &str = "M";
 
 /// Every answer comes within this: a promise.
 const LIMIT: Duration = Duration::from_secs(2);
@@ -23,8 +24,7 @@ impl World {
     }
 
     pub(crate) fn buy_as(&self, user: Uuid, model: &str) -> Call {
-        let wish = json!({"model": model, "size": SIZE});
-        self.store().post(format!("/api/v1/store/{user}/purchase")).json(&wish)
+        shop::buy(&self.store(), user, model)
     }
 
     pub(crate) fn list(&self) -> Call {
@@ -32,7 +32,7 @@ impl World {
     }
 
     pub(crate) fn list_of(&self, user: Uuid) -> Call {
-        self.store().get(format!("/api/v1/store/{user}/orders?limit=100"))
+        shop::list(&self.store(), user)
     }
 
     pub(crate) fn get(&self, order: Uuid) -> Call {
@@ -44,8 +44,7 @@ impl World {
     }
 
     pub(crate) fn claim_as(&self, user: Uuid, order: Uuid) -> Call {
-        let reason = json!({"reason": "a brick is missing"});
-        self.store().post(format!("{}/warranty", path_of(user, order))).json(&reason)
+        shop::claim(&self.store(), user, order)
     }
 
     pub(crate) fn claims(&self, order: Uuid) -> Call {
@@ -53,7 +52,7 @@ impl World {
     }
 
     pub(crate) fn claims_of(&self, user: Uuid, order: Uuid) -> Call {
-        self.store().get(format!("{}/warranty", path_of(user, order)))
+        shop::claims(&self.store(), user, order)
     }
 
     pub(crate) fn refund(&self, order: Uuid) -> Call {
@@ -61,7 +60,7 @@ impl World {
     }
 
     pub(crate) fn refund_as(&self, user: Uuid, order: Uuid) -> Call {
-        self.store().delete(format!("{}/refund", path_of(user, order)))
+        shop::refund(&self.store(), user, order)
     }
 
     /// What 3b tells of a claim, once that is its last word.
@@ -150,11 +149,7 @@ impl World {
 }
 
 pub(crate) fn path(order: Uuid) -> String {
-    path_of(ALEX, order)
-}
-
-fn path_of(user: Uuid, order: Uuid) -> String {
-    format!("/api/v1/store/{user}/{order}")
+    shop::path(ALEX, order)
 }
 
 /// What an answer should be.
@@ -172,12 +167,7 @@ pub(crate) trait Promise {
 impl Promise for Response {
     #[track_caller]
     fn bought(self) -> Uuid {
-        assert_eq!(self.status, 201, "{self:?}");
-        let uid = self.json()["orderUid"].as_str().unwrap().to_owned();
-        let location = self.header("location").unwrap_or_default();
-        let place = location.strip_suffix(&uid).unwrap_or_else(|| panic!("{self:?}"));
-        assert!(place.contains("/store/"), "{self:?}");
-        uid.parse().unwrap()
+        shop::bought(&self).unwrap_or_else(|wrong| panic!("{wrong}"))
     }
 
     #[track_caller]
@@ -193,13 +183,7 @@ impl Promise for Response {
 
     #[track_caller]
     fn queued(&self, order: Uuid) -> Uuid {
-        assert_eq!(self.status, 202, "{self:?}");
-        let body = self.json();
-        let claim = body["claimUid"].as_str().unwrap().to_owned();
-        assert_eq!(body, json!({"orderUid": order, "claimUid": claim, "status": "QUEUED"}));
-        let location = self.header("location").unwrap_or_default();
-        assert!(location.ends_with(&format!("/{order}/warranty")), "{self:?}");
-        claim.parse().unwrap()
+        shop::queued(self, order).unwrap_or_else(|wrong| panic!("{wrong}"))
     }
 }
 

@@ -2,23 +2,13 @@
 
 use std::time::Duration;
 
-use uuid::Uuid;
-
-/// `CHAOS_SEED`, or another one each time. Whoever rolls dice prints it first.
-pub(crate) fn seed() -> u64 {
-    match std::env::var("CHAOS_SEED") {
-        Ok(seed) => seed.parse().expect("CHAOS_SEED should be a whole number"),
-        Err(_) => Uuid::new_v4().as_u64_pair().0 >> 32,
-    }
-}
-
 /// `SplitMix64`.
 #[derive(Clone, Debug)]
-pub(crate) struct Dice(u64);
+pub(super) struct Dice(u64);
 
 impl Dice {
     /// Those of one actor: what the others do doesn't change its choices.
-    pub(crate) fn of(seed: u64, actor: &str) -> Self {
+    pub(super) fn of(seed: u64, actor: &str) -> Self {
         Self(actor.bytes().fold(seed, |state, byte| Self(state ^ u64::from(byte)).roll()))
     }
 
@@ -31,27 +21,27 @@ impl Dice {
     }
 
     /// Less than `count`.
-    pub(crate) fn below(&mut self, count: usize) -> usize {
-        usize::try_from(self.roll() % count as u64).unwrap()
+    pub(super) fn below(&mut self, count: usize) -> usize {
+        usize::try_from(self.roll() % count as u64).unwrap_or_default()
     }
 
     /// Any of them.
-    pub(crate) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
+    pub(super) fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.below(all.len())]
     }
 
     /// One time of so many.
-    pub(crate) fn once_in(&mut self, times: usize) -> bool {
+    pub(super) fn once_in(&mut self, times: usize) -> bool {
         self.below(times) == 0
     }
 
     /// So many milliseconds.
-    pub(crate) fn millis(&mut self, least: usize, most: usize) -> Duration {
+    pub(super) fn millis(&mut self, (least, most): (usize, usize)) -> Duration {
         Duration::from_millis((least + self.below(most - least + 1)) as u64)
     }
 
     /// All of them, in any order.
-    pub(crate) fn shuffled<T: Copy>(&mut self, all: &[T]) -> Vec<T> {
+    pub(super) fn shuffled<T: Copy>(&mut self, all: &[T]) -> Vec<T> {
         let mut deck = all.to_vec();
         for last in (1..deck.len()).rev() {
             deck.swap(last, self.below(last + 1));

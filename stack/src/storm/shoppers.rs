@@ -2,18 +2,14 @@
 //! were told, and of what that makes of their purchase and their refund.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use uuid::Uuid;
 
+use super::dice::Dice;
+use super::promises::Promise;
+use super::stage::Stage;
 use super::users::{self, Heard};
-use crate::world::World;
-use crate::world::bulk;
-use crate::world::dice::Dice;
-use crate::world::shop::{MODEL, Promise as _};
-
-/// A kind that nobody has.
-const NOTHING: &str = "Lego 1";
+use super::{Scene, now, shop};
 
 /// What somebody knows of their purchase.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -60,22 +56,18 @@ pub(super) struct Record {
     pub(super) in_doubt: bool,
 }
 
-fn now() -> i64 {
-    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    i64::try_from(since.as_micros()).unwrap()
-}
-
-pub(super) async fn shop(world: Arc<World>, number: u64, scarce: String, mut dice: Dice) -> Heard {
+pub(super) async fn shop<S: Stage>(scene: Arc<Scene<S>>, number: u64, mut dice: Dice) -> Heard {
     let mut heard = Heard::default();
+    let stock = &scene.stock;
     let model = match dice.below(16) {
-        0 => NOTHING.to_owned(),
-        1 | 2 => scarce.clone(),
-        _ => MODEL.to_owned(),
+        0 => &stock.nothing,
+        1 | 2 => &stock.scarce.0,
+        _ => &stock.plenty.0,
     };
     let mut record = Record {
-        user: bulk::user(number),
+        user: scene.goods.user(number),
         key: format!("purchase-{number}"),
-        model,
+        model: model.clone(),
         purchase: Purchase::Unknown,
         refund: Refund::No,
         returns: false,
@@ -83,7 +75,7 @@ pub(super) async fn shop(world: Arc<World>, number: u64, scarce: String, mut dic
         never_refunded: Vec::new(),
         in_doubt: false,
     };
-    buy(&world, &mut dice, &mut heard, &mut record).await;
+    buy(&scene, &mut dice, &mut heard, &mut record).await;
     if let Purchase::Bought(order) = record.purchase {
         let claims;
         (claims, record.returns) = match dice.below(5) {
@@ -93,14 +85,15 @@ pub(super) async fn shop(world: Arc<World>, number: u64, scarce: String, mut dic
             _ => (false, true),
         };
         // Nothing is there to replace the last of its kind with.
-        if claims && record.model != scarce {
-            users::claim(&world, record.user, order, &mut dice, &mut heard).await;
+        if claims && record.model != stock.scarce.0 {
+            users::claim(&scene, record.user, order, &mut dice, &mut heard).await;
         }
         if record.returns {
-            refund(&world, &mut dice, &mut heard, &mut record, order).await;
+            refund(&scene, &mut dice, &mut heard, &mut record, order).await;
         }
     }
     heard.shopping = Some(record);
+    scene.board.left();
     heard
 }
 
@@ -110,26 +103,34 @@ fn patience(dice: &mut Dice) -> usize {
 }
 
 /// Buys under a key, and asks again under it; some do after they were told, too.
-async fn buy(world: &World, dice: &mut Dice, heard: &mut Heard, record: &mut Record) {
+async fn buy<S: Stage>(scene: &Scene<S>, dice: &mut Dice, heard: &mut Heard, record: &mut Record) {
     let (patience, doubts) = (patience(dice), dice.once_in(3));
     for asked in 1.. {
-        let answer = world.buy_as(record.user, &record.model).key(&record.key).try_send().await;
-        let (code, at) = (heard.note("purchase", &answer), now());
+        let call = shop::buy(&scene.stage.store(), record.user, &record.model);
+        let answer = call.key(&record.key).try_send().await;
+        let (code, at) = (heard.note(scene, "purchase", &answer), now());
         let told = match answer {
             Err(_) => Purchase::Unknown,
             Ok(answer) => match (answer.status, code.as_str()) {
-                (201, _) => Purchase::Bought(answer.bought()),
+                (201, _) => {
+                    heard.expect(shop::bought(&answer)).map_or(Purchase::Unknown, Purchase::Bought)
+                }
                 (404, "item_not_found") | (409, "sold_out") => Purchase::Refused,
                 (503, "rolled_back") => Purchase::RolledBack,
                 (503, "rollback_pending") => Purchase::Pending,
                 (409, "idempotency_in_progress") | (429 | 503, _) => Purchase::Unknown,
-                _ => panic!("{record:?}: {answer:?}"),
+                _ => {
+                    heard.broke(Promise::Contract, format!("a purchase, {record:?}: {answer:?}"));
+                    return;
+                }
             },
         };
         if let Purchase::Bought(_) = record.purchase {
             // Whoever was told so may have nothing else said to them, but that nobody can say.
             let same = told == record.purchase || told == Purchase::Unknown;
-            assert!(same, "taken back: {record:?}, {told:?}");
+            if !same {
+                heard.broke(Promise::OneWord, format!("{record:?}, then {told:?}"));
+            }
             if told == record.purchase {
                 return;
             }
@@ -152,8 +153,8 @@ async fn buy(world: &World, dice: &mut Dice, heard: &mut Heard, record: &mut Rec
 }
 
 /// Gives it back, and asks again until that is done; some do under a key, some after they were told.
-async fn refund(
-    world: &World,
+async fn refund<S: Stage>(
+    scene: &Scene<S>,
     dice: &mut Dice,
     heard: &mut Heard,
     record: &mut Record,
@@ -165,17 +166,20 @@ async fn refund(
     // Whether each answer so far says that nothing was done.
     let mut as_before = true;
     for asked in 1.. {
-        let call = world.refund_as(record.user, order);
+        let call = shop::refund(&scene.stage.store(), record.user, order);
         let call = if named { call.key("refund") } else { call };
         let answer = call.try_send().await;
-        let (code, at) = (heard.note("refund", &answer), now());
+        let (code, at) = (heard.note(scene, "refund", &answer), now());
         let status = answer.as_ref().map_or(0, |answer| answer.status);
         let told = match (status, code.as_str()) {
             (204, _) => Refund::Done,
             (503, "refund_pending") => Refund::Pending,
             (503, "rolled_back" | "rollback_pending") => Refund::No,
             (0 | 429 | 503, _) | (409, "idempotency_in_progress") => Refund::Unknown,
-            _ => panic!("{record:?}: {answer:?}"),
+            _ => {
+                heard.broke(Promise::Contract, format!("a refund, {record:?}: {answer:?}"));
+                return;
+            }
         };
         lost |= status == 0;
         if code == "rolled_back" && as_before {

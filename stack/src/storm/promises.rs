@@ -1,0 +1,159 @@
+//! What is promised, and whether it held.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+/// Whoever uses the store may rely on each of these, whatever is killed meanwhile.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Promise {
+    /// Of the contract.
+    Contract,
+    /// Never two things about the same.
+    OneWord,
+    /// It comes to an end.
+    Ends,
+    /// Purchases.
+    Bought,
+    /// Refunds.
+    Refunded,
+    /// What `rolled_back` says.
+    RolledBack,
+    /// Effects.
+    Once,
+    /// Claims.
+    Claimed,
+    /// What has ended.
+    Final,
+    /// What the four databases have, together.
+    Books,
+    /// What Store shows.
+    Seen,
+    /// Afterwards.
+    Works,
+}
+
+impl Promise {
+    const ALL: [Self; 12] = [
+        Self::Contract,
+        Self::OneWord,
+        Self::Ends,
+        Self::Bought,
+        Self::Refunded,
+        Self::RolledBack,
+        Self::Once,
+        Self::Claimed,
+        Self::Final,
+        Self::Books,
+        Self::Seen,
+        Self::Works,
+    ];
+
+    fn text(self) -> &'static str {
+        match self {
+            Self::Contract => "every answer is one of the contract's",
+            Self::OneWord => "what a user was told is never taken back",
+            Self::Ends => "soon after the last repair nothing is under way any more",
+            Self::Bought => "what was bought is there, once, and nothing else is",
+            Self::Refunded => "what was refunded is, and nothing else is",
+            Self::RolledBack => "rolled_back was said only when nothing was left",
+            Self::Once => "each effect happened once, and none after its undo",
+            Self::Claimed => "each accepted claim is decided once, or given up with its reason",
+            Self::Final => "what has ended stays as it is",
+            Self::Books => "orders, items, warranties and stock add up",
+            Self::Seen => "Store shows each user what they have",
+            Self::Works => "afterwards everything works, and every breaker is closed",
+        }
+    }
+}
+
+/// What was found of each. One that nobody has looked at has not held.
+#[derive(Clone, Debug, Default)]
+pub struct Promises {
+    figures: BTreeMap<Promise, String>,
+    broken: BTreeMap<Promise, Vec<String>>,
+}
+
+impl Promises {
+    /// It was looked at, and this much of it.
+    pub(super) fn looked(&mut self, promise: Promise, figure: impl Into<String>) {
+        self.figures.insert(promise, figure.into());
+    }
+
+    /// It is broken here, and how.
+    pub(super) fn broke(&mut self, promise: Promise, how: impl Into<String>) {
+        self.broken.entry(promise).or_default().push(how.into());
+    }
+
+    /// It is broken unless this is so.
+    pub(super) fn check(&mut self, promise: Promise, holds: bool, how: impl FnOnce() -> String) {
+        if !holds {
+            self.broke(promise, how());
+        }
+    }
+
+    /// What somebody else has found.
+    pub(super) fn extend(&mut self, broken: Vec<(Promise, String)>) {
+        for (promise, how) in broken {
+            self.broke(promise, how);
+        }
+    }
+
+    /// Whether every one of them was looked at and has held.
+    pub fn held(&self) -> bool {
+        self.broken.is_empty() && Promise::ALL.iter().all(|one| self.figures.contains_key(one))
+    }
+
+    /// How those are broken that are, a line each.
+    pub fn breaches(&self) -> impl Iterator<Item = String> {
+        self.broken
+            .iter()
+            .flat_map(|(promise, all)| all.iter().map(|how| format!("{}: {how}", promise.text())))
+    }
+}
+
+/// A table: promise, held or not, figure.
+impl fmt::Display for Promises {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let width = Promise::ALL.iter().map(|one| one.text().len()).max().unwrap_or_default();
+        writeln!(f, "| {:<width$} | held | figure", "promise")?;
+        writeln!(f, "|-{:-<width$}-|------|-------", "")?;
+        for promise in Promise::ALL {
+            let (figure, broken) = (self.figures.get(&promise), self.broken.get(&promise));
+            let held = match (figure, broken) {
+                (_, Some(_)) => "NO",
+                (Some(_), None) => "yes",
+                (None, None) => "?",
+            };
+            let mut says = Vec::new();
+            says.extend(broken.map(|all| format!("broken {} times", all.len())));
+            says.extend(figure.cloned());
+            if says.is_empty() {
+                says.push("not looked at".to_owned());
+            }
+            writeln!(f, "| {:<width$} | {held:<4} | {}", promise.text(), says.join("; "))?;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_nobody_has_looked_at_has_not_held() {
+        let mut promises = Promises::default();
+        for promise in Promise::ALL {
+            assert!(!promises.held(), "{promise:?} is open");
+            assert!(promises.to_string().contains("| ?    | not looked at"));
+            promises.looked(promise, "all");
+        }
+        assert!(promises.held());
+        promises.check(Promise::Once, 1 > 2, || "twice".to_owned());
+        assert!(!promises.held());
+        let table = promises.to_string();
+        assert!(table.contains("none after its undo               | NO   | broken 1 times; all"));
+        let breaches: Vec<_> = promises.breaches().collect();
+        assert_eq!(breaches, ["each effect happened once, and none after its undo: twice"]);
+    }
+}

@@ -86,13 +86,15 @@ msrv: ## the library with the oldest compiler that is promised, where that is in
 	fi
 
 .PHONY: bench
-bench: prerequisites ## the breaker beside its peers, deferred calls and sagas beside what they stand on; writes docs/benchmarks*.md, and fails when a limit is missed
+bench: prerequisites ## the breaker beside its peers, deferred calls and sagas beside what they stand on, the whole path beside the same SQL without hops; writes docs/benchmarks*.md, and fails when a limit is missed
 	cd bench && $(CARGO) run --release --locked
 	cd bench && $(CARGO) run --release --locked -p bench-durable
+	cd bench && $(CARGO) run --release --locked -p bench-path
 
 .PHONY: bench-smoke
-bench-smoke: ## the breaker's bench, once, whatever it finds: that it works
+bench-smoke: prerequisites ## the benches of the breaker and of the whole path, once and in short, whatever they find: that they work
 	cd bench && BENCH_SMOKE=1 $(CARGO) run --release --locked
+	cd bench && BENCH_SMOKE=1 CARGO_PROFILE_RELEASE_LTO=off $(CARGO) run --release --locked -p bench-path
 
 .PHONY: lint
 lint: prerequisites ## formatting, clippy and rustdoc, warnings as errors

@@ -15,7 +15,8 @@ pub const TOTAL_COUNT: HeaderName = HeaderName::from_static("x-total-count");
 #[derive(Clone, Debug, PartialEq)]
 pub struct Answer {
     status: StatusCode,
-    body: Option<Value>,
+    /// JSON, as it goes out.
+    body: Option<String>,
     location: Option<String>,
     total: Option<i64>,
 }
@@ -26,7 +27,7 @@ impl Answer {
     /// # Errors
     /// 500 when `body` can't be written as JSON.
     pub fn ok(body: &impl Serialize) -> Result<Self, Failure> {
-        let body = serde_json::to_value(body).map_err(Failure::internal)?;
+        let body = serde_json::to_string(body).map_err(Failure::internal)?;
         Ok(Self { status: StatusCode::OK, body: Some(body), location: None, total: None })
     }
 
@@ -64,7 +65,7 @@ impl Answer {
 impl IntoResponse for Answer {
     fn into_response(self) -> Response {
         let mut response = match self.body {
-            Some(body) => (self.status, body.to_string()).into_response(),
+            Some(body) => (self.status, body).into_response(),
             None => self.status.into_response(),
         };
         let has_body = response.status() != StatusCode::NO_CONTENT;
@@ -106,9 +107,12 @@ struct Refusal {
 
 impl Memo {
     /// What is worth remembering of an outcome: nothing, if repeating may bring another one.
-    pub(crate) fn of(outcome: &Result<Answer, Failure>) -> Option<Self> {
-        match outcome {
-            Ok(answer) => Some(Self::success(answer)),
+    ///
+    /// # Errors
+    /// 500 for a body that isn't JSON: a defect.
+    pub(crate) fn of(outcome: &Result<Answer, Failure>) -> Result<Option<Self>, Failure> {
+        Ok(match outcome {
+            Ok(answer) => Some(Self::success(answer)?),
             Err(failure) if failure.is_final() => Some(Self {
                 status: failure.status().as_u16(),
                 body: None,
@@ -121,24 +125,31 @@ impl Memo {
                 }),
             }),
             Err(_) => None,
-        }
+        })
     }
 
     /// A success.
-    pub(crate) fn success(answer: &Answer) -> Self {
-        Self {
+    ///
+    /// # Errors
+    /// As for [`Memo::of`].
+    pub(crate) fn success(answer: &Answer) -> Result<Self, Failure> {
+        let body = answer.body.as_deref().map(serde_json::from_str);
+        Ok(Self {
             status: answer.status.as_u16(),
-            body: answer.body.clone(),
+            body: body.transpose().map_err(Failure::internal)?,
             location: answer.location.clone(),
             refusal: None,
-        }
+        })
     }
 
     /// The remembered outcome again.
     pub(crate) fn replay(self) -> Result<Answer, Failure> {
         let status = StatusCode::from_u16(self.status).map_err(Failure::internal)?;
         match self.refusal {
-            None => Ok(Answer { status, body: self.body, location: self.location, total: None }),
+            None => {
+                let body = self.body.map(|body| body.to_string());
+                Ok(Answer { status, body, location: self.location, total: None })
+            }
             Some(refusal) => {
                 let mut failure = Failure::new(status, refusal.code, refusal.message)
                     .with_details(refusal.details);

@@ -7,6 +7,7 @@
 use chrono::{DateTime, Utc};
 use diesel::dsl::{exists, select};
 use diesel::prelude::*;
+use diesel::sql_types::BigInt;
 use uuid::Uuid;
 
 diesel::table! {
@@ -14,6 +15,12 @@ diesel::table! {
         id -> Uuid,
         created_at -> Timestamptz,
     }
+}
+
+#[diesel::declare_sql_function]
+extern "SQL" {
+    /// It returns nothing, which has no type here: it is not to be read.
+    fn pg_advisory_xact_lock(number: BigInt) -> BigInt;
 }
 
 /// Holds off everyone else who works on this id, until the transaction ends.
@@ -24,10 +31,7 @@ pub fn lock(conn: &mut PgConnection, id: Uuid) -> QueryResult<()> {
     // Half of the id is enough: a collision costs a wait, never a wrong result.
     #[expect(clippy::cast_possible_truncation, reason = "a lock's number has 64 bits")]
     let number = (id.as_u128() ^ (id.as_u128() >> 64)) as u64;
-    diesel::sql_query("SELECT pg_advisory_xact_lock($1)")
-        .bind::<diesel::sql_types::BigInt, _>(number.cast_signed())
-        .execute(conn)
-        .map(drop)
+    select(pg_advisory_xact_lock(number.cast_signed())).execute(conn).map(drop)
 }
 
 /// Whether the id was undone.

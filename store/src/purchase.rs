@@ -17,7 +17,7 @@
 
 use std::time::Duration;
 
-use diesel::{PgConnection, QueryResult};
+use diesel::{Connection as _, PgConnection, QueryResult};
 use order_api::{OrderClient, Place, Placed};
 use resilience::deadline::Deadline;
 use resilience::deferred::{Attempt as Call, Handler, HandlerError, Hold, Settings, Stage, hold};
@@ -136,13 +136,18 @@ async fn begin(
         let payload = Payload { user: purchase.user };
         let call = deferred::call::<UndoPurchase>(caller, attempt.id(), &payload)?;
         let undoing = attempt.is_undoing();
-        let held = app.db.transaction(move |conn| {
-            let held = hold(conn, &call, lease)?;
-            match held {
-                // Its undo is known to the key alone.
-                Some(hold) if undoing => hold.release(conn).map(|_| None).map_err(Failure::from),
-                held => Ok(held),
+        let held = app.db.run(move |conn| {
+            if !undoing {
+                // One statement is a transaction by itself.
+                return Ok(hold(conn, &call, lease)?);
             }
+            conn.transaction(|conn| {
+                // Its undo is known to the key alone.
+                if let Some(hold) = hold(conn, &call, lease)? {
+                    hold.release(conn)?;
+                }
+                Ok(None)
+            })
         });
         if let Some(held) = held.await? {
             return Ok(held);
@@ -194,16 +199,22 @@ async fn bought(
     let location = format!("/api/v1/store/{user}/{order_uid}");
     let answer = Answer::created(&Placed { order_uid }, location)?;
     let (mine, remembered, held) = (attempt.clone(), answer.clone(), undo.clone());
-    let forgotten = app.db.transaction(move |conn| {
-        if !held.forget(conn)? {
-            return Ok(false);
+    let forgotten = app.db.run(move |conn| {
+        if !mine.has_key() {
+            // One statement is a transaction by itself.
+            return Ok(held.forget(conn)?);
         }
-        if !mine.remember(conn, &remembered)? {
-            // They will take over the undo as well: it stays.
-            let message = "a request with this Idempotency-Key has taken over";
-            return Err(Failure::conflict(code::IDEMPOTENCY_IN_PROGRESS, message));
-        }
-        Ok(true)
+        conn.transaction(|conn| {
+            if !held.forget(conn)? {
+                return Ok(false);
+            }
+            if !mine.remember(conn, &remembered)? {
+                // They will take over the undo as well: it stays.
+                let message = "a request with this Idempotency-Key has taken over";
+                return Err(Failure::conflict(code::IDEMPOTENCY_IN_PROGRESS, message));
+            }
+            Ok(true)
+        })
     });
     // Whatever came of that, nobody may begin anew under the key before the undo is over.
     attempt.leave();

@@ -5,14 +5,12 @@
 //! | [`ground`] | PostgreSQL with its syncs on, RabbitMQ, and databases |
 //! | [`deferred`] | calls that are made later: accepting, carrying out, lateness, growth |
 //! | [`saga`] | purchases with and without a journal, what a crash leaves, growth |
-//! | [`times`] | how long things take |
 //!
 //! Each of the two makes a page in `docs/`. `deferred` or `saga` as an argument makes that one alone.
 
 mod deferred;
 mod ground;
 mod saga;
-mod times;
 
 use std::fs;
 use std::process::ExitCode;

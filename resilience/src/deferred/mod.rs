@@ -25,6 +25,7 @@ mod runtime;
 mod settings;
 mod shared;
 mod slots;
+mod statement;
 mod submit;
 
 use diesel_migrations::{EmbeddedMigrations, embed_migrations};
@@ -46,6 +47,7 @@ pub(crate) use {
     ledger::{are_open, micros},
     operators::{DISCARDED, find, renew},
     shared::Shared,
+    statement::statement,
 };
 
 /// The ledger's schema: run it before the service's own migrations, or with them.

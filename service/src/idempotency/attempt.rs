@@ -117,7 +117,7 @@ impl Attempt {
         let Some(Held { scope, token, .. }) = &self.held else {
             return Ok(true);
         };
-        let rows = diesel::update(mine(scope, *token)).set(done(&Memo::success(answer))?);
+        let rows = diesel::update(mine(scope, *token)).set(done(&Memo::success(answer)?)?);
         if rows.execute(conn)? == 1 {
             return Ok(true);
         }
@@ -182,20 +182,20 @@ impl Attempt {
             // It is being undone, and is given back when that is done.
             return;
         }
-        let memo = Memo::of(outcome).filter(|_| !self.is_kept_elsewhere());
-        let settled = match memo {
-            Some(memo) => match done(&memo) {
-                Ok(done) => {
-                    self.fenced(move |conn, row| diesel::update(row).set(done).execute(conn)).await
-                }
-                Err(failure) => Err(failure),
-            },
-            None if self.is_kept_elsewhere() => self.give_back().await,
+        let memo = if self.is_kept_elsewhere() { Ok(None) } else { Memo::of(outcome) };
+        let settled = match memo.and_then(|memo| memo.as_ref().map(done).transpose()) {
+            Ok(Some(done)) => {
+                self.fenced(move |conn, row| diesel::update(row).set(done).execute(conn)).await
+            }
+            Err(failure) => Err(failure),
+            Ok(None) if self.is_kept_elsewhere() => self.give_back().await,
             // Its id may have had an effect: the next one goes on under it, at once.
-            None if self.history != History::Fresh || self.found_by_id.load(Ordering::Acquire) => {
+            Ok(None)
+                if self.history != History::Fresh || self.found_by_id.load(Ordering::Acquire) =>
+            {
                 self.let_go().await
             }
-            None => self.give_back().await,
+            Ok(None) => self.give_back().await,
         };
         if let Err(error) = settled {
             tracing::warn!(%error, "an Idempotency-Key keeps its lease until that ends");

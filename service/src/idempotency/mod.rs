@@ -161,7 +161,7 @@ pub fn once(
         }
         // A savepoint: a refusal takes the effect back, and is remembered all the same.
         let outcome = conn.transaction(op);
-        let Some(memo) = Memo::of(&outcome) else {
+        let Some(memo) = Memo::of(&outcome)? else {
             return outcome.map(Ok);
         };
         diesel::update(find(scope)).set(done(&memo)?).execute(conn)?;

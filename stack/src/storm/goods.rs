@@ -1,26 +1,23 @@
 //! Made-up users, orders and kinds of items by the thousand, put there past all services.
 
 use anyhow::Result;
+use stack_load::bulk::Bulk;
 use uuid::Uuid;
 
 use super::part::{Databases, Part};
 use super::sql::execute;
 use super::users::Crowd;
 
-const ORDERS: u128 = 0x0a00_0000_0000_4000_8000_0000_0000_0000;
-const ITEMS: u128 = 0x0b00_0000_0000_4000_8000_0000_0000_0000;
-const USERS: u128 = 0x0c00_0000_0000_4000_8000_0000_0000_0000;
-
 /// What belongs together, and to nobody else: its tag is a part of every id.
 #[derive(Clone, Copy, Debug)]
 pub struct Goods {
-    tag: u32,
+    bulk: Bulk,
 }
 
 impl Goods {
     /// With this tag.
     pub const fn tagged(tag: u32) -> Self {
-        Self { tag }
+        Self { bulk: Bulk::tagged(tag) }
     }
 
     /// With one that nobody has.
@@ -28,23 +25,19 @@ impl Goods {
         Self::tagged(Uuid::new_v4().as_fields().0)
     }
 
-    fn base(self, kind: u128) -> u128 {
-        kind | u128::from(self.tag) << 80
-    }
-
     /// An order that was put there.
     pub fn order(self, number: u64) -> Uuid {
-        Uuid::from_u128(self.base(ORDERS) + u128::from(number))
+        self.bulk.order(number)
     }
 
     /// The item of that order.
     pub fn item(self, number: u64) -> Uuid {
-        Uuid::from_u128(self.base(ITEMS) + u128::from(number))
+        self.bulk.item(number)
     }
 
     /// A user.
     pub fn user(self, number: u64) -> Uuid {
-        Uuid::from_u128(self.base(USERS) + u128::from(number))
+        self.bulk.user(number)
     }
 
     /// In SQL, whether it is one of these users.
@@ -55,12 +48,12 @@ impl Goods {
 
     /// The name of a kind of which there are so many at first.
     pub(super) fn model(self, count: u64, what: &str) -> String {
-        format!("Rare {count} {what} of {:08x}", self.tag)
+        format!("Rare {count} {what} of {:08x}", self.bulk.tag())
     }
 
     /// In SQL, whether it is one of these kinds.
     pub(super) fn is_model(self, column: &str) -> String {
-        format!("{column} LIKE 'Rare % of {:08x}'", self.tag)
+        format!("{column} LIKE 'Rare % of {:08x}'", self.bulk.tag())
     }
 
     /// What stays of it.
@@ -72,57 +65,31 @@ impl Goods {
              of items named `Rare … of {:08x}`",
             crowd.users(),
             crowd.claimants,
-            self.tag
+            self.bulk.tag()
         )
-    }
-
-    /// In SQL, the id of its `number`.
-    fn id(self, kind: u128) -> String {
-        let head = Uuid::from_u128(self.base(kind)).to_string();
-        format!("('{}' || lpad(to_hex(number), 12, '0'))::uuid", &head[..24])
     }
 
     /// So many may shop, each a [`user`](Self::user) of their own.
     pub fn enrol(self, databases: &Databases, count: u64) -> Result<()> {
-        let (user, tag) = (self.id(USERS), self.tag);
-        execute(
-            &databases[Part::Store as usize],
-            &format!(
-                "INSERT INTO users (name, user_uid)
-                 SELECT 'user ' || number || ' of {tag:08x}', {user}
-                 FROM generate_series(0, {count} - 1) AS number"
-            ),
-        )
+        execute(&databases[Part::Store as usize], &self.bulk.users(&(0..count)))
     }
 
     /// This user has paid for so many orders of this model, each with its [`item`](Self::item) and its
     /// warranty.
     pub fn sell(self, databases: &Databases, owner: Uuid, model: &str, count: u64) -> Result<()> {
-        let numbers = format!("FROM generate_series(0, {count} - 1) AS number");
-        let (order, item) = (self.id(ORDERS), self.id(ITEMS));
-        execute(
-            &databases[Part::Order as usize],
-            &format!(
-                "INSERT INTO orders (item_uid, order_uid, status, user_uid)
-                 SELECT {item}, {order}, 'PAID', '{owner}' {numbers}"
-            ),
-        )?;
+        let sold = 0..count;
+        let orders = self.bulk.orders(&sold, &format!("'{owner}'"));
+        execute(&databases[Part::Order as usize], &orders)?;
+        let held = self.bulk.held(&sold, &format!("(SELECT id FROM items WHERE model = '{model}')"));
         execute(
             &databases[Part::Warehouse as usize],
             &format!(
-                "INSERT INTO order_item (order_item_uid, order_uid, item_id)
-                 SELECT {item}, {order}, (SELECT id FROM items WHERE model = '{model}') {numbers};
+                "{held};
                  UPDATE items SET available_count = available_count - {count}
                  WHERE model = '{model}'"
             ),
         )?;
-        execute(
-            &databases[Part::Warranty as usize],
-            &format!(
-                "INSERT INTO warranty (item_uid, status, warranty_date)
-                 SELECT {item}, 'ON_WARRANTY', now() {numbers}"
-            ),
-        )
+        execute(&databases[Part::Warranty as usize], &self.bulk.warranties(&sold))
     }
 }
 

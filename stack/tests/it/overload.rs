@@ -4,10 +4,11 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use service::testing::until;
+use stack_load::{Kind, Lines, Shot, Tally, closed_loop, open_loop, percentile};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
 
-use crate::load::{Kind, Lines, Shot, Tally, closed_loop, mix, open_loop, percentile};
+use crate::load::mix;
 use crate::world::{Part, World};
 
 /// Promises.
@@ -30,7 +31,7 @@ async fn four_times_what_store_can_carry_leaves_it_at_its_peak() {
 #[tokio::test]
 #[ignore = "overload: performance on a quiet machine"]
 async fn four_times_the_purchases_that_store_can_carry_leave_it_at_its_peak() {
-    stays_at_its_peak(|shot| shot.kind == Kind::Purchase).await;
+    stays_at_its_peak(|shot| shot.kind == Kind::Effect).await;
 }
 
 async fn stays_at_its_peak(asked: fn(&Shot) -> bool) {

@@ -5,8 +5,9 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use futures_util::future::join_all;
+use stack_load::{Lines, Told};
 
-use crate::load::{Lines, Told, mix};
+use crate::load::mix;
 use crate::world::{Part, World};
 
 /// Users who shop meanwhile, each of whom rests between two requests.

@@ -3,7 +3,9 @@
 use std::fs;
 use std::time::{Duration, Instant};
 
-use crate::load::{Lines, Tally, Told, closed_loop, mix, open_loop};
+use stack_load::{Lines, Tally, Told, closed_loop, open_loop};
+
+use crate::load::mix;
 use crate::world::{Part, World};
 
 /// How long: `SOAK_SECONDS`.

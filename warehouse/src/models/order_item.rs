@@ -39,7 +39,7 @@ impl OrderItem {
             .filter(order_item::order_item_uid.eq_any(uids))
             .select((Self::as_select(), Stock::as_select()))
             .load(conn)?;
-        found.sort_by_key(|(row, _)| uids.iter().position(|uid| *uid == row.order_item_uid));
+        found.sort_by_cached_key(|(row, _)| uids.iter().position(|uid| *uid == row.order_item_uid));
         Ok(found)
     }
 

@@ -62,7 +62,7 @@ impl Row {
             .filter(warranty::item_uid.eq_any(items))
             .select(Self::as_select())
             .load(conn)?;
-        found.sort_by_key(|row| items.iter().position(|item| *item == row.item_uid));
+        found.sort_by_cached_key(|row| items.iter().position(|item| *item == row.item_uid));
         Ok(found)
     }
 

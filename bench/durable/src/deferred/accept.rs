@@ -8,7 +8,7 @@ use uuid::Uuid;
 
 use super::running::Nothing;
 use crate::ground::{Database, Ground};
-use crate::times::{Times, time};
+use bench_ground::times::{Times, time};
 
 const ROUNDS: usize = 3_000;
 

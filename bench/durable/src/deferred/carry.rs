@@ -17,7 +17,7 @@ use uuid::Uuid;
 
 use super::running::{Nothing, Running, until_done};
 use crate::ground::{Database, Ground};
-use crate::times::median;
+use bench_ground::times::median;
 
 /// Calls per round, deferred so many in a transaction.
 const CALLS: u32 = 10_000;

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::running::{Nothing, Running};
 use crate::ground::{Database, Ground};
-use crate::times::Times;
+use bench_ground::times::Times;
 
 const CALLS: u32 = 300;
 const DELAY: Duration = Duration::from_secs(1);

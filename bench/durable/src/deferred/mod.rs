@@ -9,7 +9,7 @@ mod running;
 use bench_page::Limit;
 
 use crate::ground::Ground;
-use crate::times::Times;
+use bench_ground::times::Times;
 
 /// All that was measured.
 struct Results {

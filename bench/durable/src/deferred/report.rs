@@ -6,7 +6,7 @@ use std::time::Duration;
 use bench_page::Limit;
 
 use super::Results;
-use crate::times::{Times, millis};
+use bench_ground::times::{Times, millis};
 
 /// Of what goes without a ledger.
 const SHARE: f64 = 0.4;

@@ -20,7 +20,7 @@ use uuid::Uuid;
 
 use super::company::Company;
 use crate::ground::{Database, Ground};
-use crate::times::{Times, median};
+use bench_ground::times::{Times, median};
 
 /// How many clients buy at once, and how often all of them together in a round.
 const CLIENTS: [(u32, u32); 3] = [(1, 500), (8, 2_400), (32, 4_800)];

@@ -6,7 +6,7 @@ use std::time::Duration;
 use bench_page::Limit;
 
 use super::{FEW, OPEN, Results};
-use crate::times::millis;
+use bench_ground::times::millis;
 
 /// What a journal may add to a purchase.
 const ADDED: Duration = Duration::from_millis(10);

@@ -12,7 +12,6 @@
 
 mod broker;
 mod operators;
-mod statement;
 
 use std::collections::HashSet;
 use std::time::Duration;
@@ -33,8 +32,8 @@ pub(super) use broker::{ToSend, claim_sent, claim_to_send, locked, not_sent, sen
 pub(crate) use operators::are_open;
 pub(super) use operators::{delete_ended, depths, discard, get, hasten, list, lock, resume, stage};
 
-use self::statement::statement;
 use super::call::Deferral;
+use super::statement::statement;
 
 /// A row that its reader is to carry out.
 #[derive(Clone, Debug, QueryableByName)]

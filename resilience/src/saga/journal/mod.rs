@@ -20,7 +20,7 @@ pub(super) use self::read::{
     Left, depths, find, find_open, get, left, list, of_key, saga_of_call, step, take,
 };
 use super::call::{Known, Stage};
-use crate::deferred::{DatabaseError, micros, storable};
+use crate::deferred::{DatabaseError, micros, statement, storable};
 
 /// What a step is to its saga.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -125,7 +125,7 @@ pub(super) struct Opening<'a> {
 
 /// Begins a saga. False when there is one of this id, or an open one with this key.
 pub(super) fn open(conn: &mut PgConnection, saga: &Opening<'_>) -> QueryResult<bool> {
-    sql_query(
+    statement(
         "INSERT INTO saga (id, kind, key, input, context, state, lease_until)
          VALUES ($1, $2, $3, $4::json, $5::json, 'running',
                  clock_timestamp() + $6 * interval '1 microsecond')
@@ -170,7 +170,7 @@ pub(super) fn lock(conn: &mut PgConnection, id: Uuid) -> QueryResult<Option<Stag
 
 /// The intent of a step, before anything is done.
 pub(super) fn intend(conn: &mut PgConnection, saga: Uuid, entry: &Entry) -> QueryResult<()> {
-    sql_query(
+    statement(
         "INSERT INTO saga_step (saga, number, name, role, state, input, output, ended_at)
          VALUES ($1, $2, $3, $4, $5, $6::json, $7::json,
                  CASE WHEN $5 = 'done' THEN clock_timestamp() END)

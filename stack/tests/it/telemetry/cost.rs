@@ -1,15 +1,15 @@
 //! What metrics and traces take of the throughput: `make telemetry-cost` prints the figures.
 
-use std::fs;
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Bytes;
 use axum::routing::post;
+use stack_load::{Lines, Shot, Tally, closed_loop, watch};
 use tokio::net::TcpListener;
 
 use super::collector::traced;
-use crate::load::{Lines, Shot, Tally, closed_loop, mix};
+use crate::load::mix;
 use crate::world::{Part, Plan, World};
 
 /// A promise, with what two measurements of the same differ by on a quiet machine.
@@ -52,14 +52,9 @@ impl Shop {
         Self { name, world, lines, shots, rounds: Vec::new() }
     }
 
-    /// Of all four, in ticks of the kernel's clock.
-    fn cpu(&self) -> u64 {
-        let of = |part: &Part| {
-            let pid = self.world.replica(*part, 0).pid();
-            let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
-            let fields = stat.rsplit_once(')').unwrap().1.split_whitespace();
-            fields.skip(11).take(2).map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
-        };
+    /// Of all four.
+    fn cpu(&self) -> Duration {
+        let of = |part: &Part| watch::cpu(self.world.replica(*part, 0).pid().as_raw()).unwrap();
         Part::ALL.iter().map(of).sum()
     }
 
@@ -67,8 +62,8 @@ impl Shop {
         let before = self.cpu();
         let tally = Tally::of(&closed_loop(&self.lines, &self.shots, USERS, ROUND).await, ROUND);
         assert!(tally.others.is_empty(), "{}: {tally}", self.name);
-        let ticks = u32::try_from(self.cpu() - before).unwrap();
-        let each = f64::from(ticks) * 10.0 / (tally.good * ROUND.as_secs_f64());
+        let took = (self.cpu() - before).as_secs_f64() * 1000.0;
+        let each = took / (tally.good * ROUND.as_secs_f64());
         self.rounds.push((tally.good, each));
     }
 

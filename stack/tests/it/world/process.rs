@@ -176,9 +176,7 @@ impl Process {
 
     /// Memory in KiB: its own, and its share of what it shares.
     pub(crate) fn pss(&self) -> u64 {
-        let rollup = fs::read_to_string(format!("/proc/{}/smaps_rollup", self.pid())).unwrap();
-        let line = rollup.lines().find_map(|line| line.strip_prefix("Pss:")).unwrap();
-        line.trim().trim_end_matches(" kB").trim().parse().unwrap()
+        stack_load::watch::memory(self.pid().as_raw()).unwrap()
     }
 
     /// All that it has said.

@@ -14,44 +14,51 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// What is sent.
 #[derive(Clone, Debug)]
-pub(crate) struct Shot {
-    pub(crate) kind: Kind,
-    pub(crate) bytes: Arc<[u8]>,
+pub struct Shot {
+    pub kind: Kind,
+    bytes: Arc<[u8]>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub enum Kind {
     Read,
-    Purchase,
+    Effect,
 }
 
 impl Shot {
-    pub(crate) fn get(target: &str) -> Self {
+    /// A read of this path and query.
+    pub fn get(target: &str) -> Self {
         let text = format!("GET {target} HTTP/1.1\r\nHost: store\r\n\r\n");
         Self { kind: Kind::Read, bytes: text.into_bytes().into() }
     }
 
-    pub(crate) fn purchase(target: &str, body: &str) -> Self {
+    /// With a body, which is JSON.
+    pub fn post(target: &str, body: &str) -> Self {
         let text = format!(
             "POST {target} HTTP/1.1\r\nHost: store\r\nContent-Type: application/json\r\n\
              Content-Length: {}\r\n\r\n{body}",
             body.len(),
         );
-        Self { kind: Kind::Purchase, bytes: text.into_bytes().into() }
+        Self { kind: Kind::Effect, bytes: text.into_bytes().into() }
+    }
+
+    pub fn delete(target: &str) -> Self {
+        let text = format!("DELETE {target} HTTP/1.1\r\nHost: store\r\n\r\n");
+        Self { kind: Kind::Effect, bytes: text.into_bytes().into() }
     }
 }
 
 /// What came of it.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Hit {
-    pub(crate) kind: Kind,
+pub struct Hit {
+    pub kind: Kind,
     /// From when it was sent until the answer was read.
-    pub(crate) took: Duration,
-    pub(crate) answer: Told,
+    pub took: Duration,
+    pub answer: Told,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Told {
+pub enum Told {
     /// All that was asked for.
     Good,
     /// 200 with something missing.
@@ -66,20 +73,22 @@ pub(crate) enum Told {
 
 /// Connections to one server, kept for the next request.
 #[derive(Clone, Debug)]
-pub(crate) struct Lines {
+pub struct Lines {
     authority: Arc<str>,
     patience: Duration,
     idle: Arc<Mutex<Vec<Line>>>,
 }
 
 impl Lines {
-    pub(crate) fn to(url: &str) -> Self {
-        let authority = url.strip_prefix("http://").unwrap().into();
+    /// To this URL, which is one of plain HTTP without a path.
+    pub fn to(url: &str) -> Self {
+        let authority = url.strip_prefix("http://").unwrap_or(url).into();
         Self { authority, patience: PATIENCE, idle: Arc::default() }
     }
 
     /// Waits for an answer as long as this.
-    pub(crate) fn patient(mut self, patience: Duration) -> Self {
+    #[must_use]
+    pub fn patient(mut self, patience: Duration) -> Self {
         self.patience = patience;
         self
     }
@@ -89,7 +98,7 @@ impl Lines {
     }
 
     /// Sends it, and says what came of it.
-    pub(crate) async fn fire(&self, shot: Shot) -> Hit {
+    pub async fn fire(&self, shot: Shot) -> Hit {
         let kept = self.idle().pop();
         let mut at = Instant::now();
         let answer = timeout(self.patience, async {

@@ -3,31 +3,31 @@
 use std::time::{Duration, Instant};
 
 #[derive(Clone, Copy)]
-pub(crate) struct Times {
-    pub(crate) p50: Duration,
-    pub(crate) p99: Duration,
+pub struct Times {
+    pub p50: Duration,
+    pub p99: Duration,
 }
 
 impl Times {
-    pub(crate) fn of(mut times: Vec<Duration>) -> Self {
+    pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |percent: usize| times[(times.len() * percent / 100).min(times.len() - 1)];
         Self { p50: at(50), p99: at(99) }
     }
 }
 
-pub(crate) fn time(work: impl FnOnce()) -> Duration {
+pub fn time(work: impl FnOnce()) -> Duration {
     let began = Instant::now();
     work();
     began.elapsed()
 }
 
 /// The one in the middle.
-pub(crate) fn median(mut values: Vec<f64>) -> f64 {
+pub fn median(mut values: Vec<f64>) -> f64 {
     values.sort_by(f64::total_cmp);
     values[values.len() / 2]
 }
 
-pub(crate) fn millis(time: Duration) -> String {
+pub fn millis(time: Duration) -> String {
     format!("{:.2} ms", time.as_secs_f64() * 1000.0)
 }

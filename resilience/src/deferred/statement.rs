@@ -16,25 +16,25 @@ use diesel::sql_types::{HasSqlType, Untyped};
 
 /// A text that is always the same, with its values.
 #[must_use = "it is not carried out yet"]
-pub(super) struct Statement<B> {
+pub(crate) struct Statement<B> {
     text: &'static str,
     values: B,
 }
 
 /// The values before it, and one more.
-pub(super) struct Bound<B, ST, V> {
+pub(crate) struct Bound<B, ST, V> {
     before: B,
     value: V,
     _type: PhantomData<ST>,
 }
 
 /// The text names its values as `$1` and so on, in the order in which they are bound.
-pub(super) fn statement(text: &'static str) -> Statement<()> {
+pub(crate) fn statement(text: &'static str) -> Statement<()> {
     Statement { text, values: () }
 }
 
 impl<B> Statement<B> {
-    pub(super) fn bind<ST, V>(self, value: V) -> Statement<Bound<B, ST, V>> {
+    pub(crate) fn bind<ST, V>(self, value: V) -> Statement<Bound<B, ST, V>> {
         let Self { text, values: before } = self;
         Statement { text, values: Bound { before, value, _type: PhantomData } }
     }

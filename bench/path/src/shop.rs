@@ -18,11 +18,11 @@ use crate::process::{Process, url};
 
 const PARTS: [&str; 4] = ["store", "order", "warehouse", "warranty"];
 
-/// Users who have so many orders each; so many of them for each number.
-pub(crate) const LENGTHS: [u64; 3] = [1, 20, 100];
 /// Nobody else is in its databases.
 pub(crate) const BULK: Bulk = Bulk::tagged(0);
 
+/// Users who have so many orders each; so many of them for each number.
+pub(crate) const LENGTHS: [u64; 3] = [1, 20, 100];
 pub(crate) const READERS: u64 = 64;
 
 /// Users who buy, claim and give back.

@@ -50,20 +50,23 @@ pub async fn closed_loop(lines: &Lines, shots: &[Shot], users: usize, time: Dura
 /// over.
 pub async fn open_loop(lines: &Lines, shots: &[Shot], rate: f64, time: Duration) -> Vec<Hit> {
     let begin = Instant::now();
-    let (mut sent, mut running, mut hits) = (0, JoinSet::new(), Vec::new());
+    let (mut sent, mut running, mut hits) = (0_u32, JoinSet::new(), Vec::new());
+    let mut next = shots.iter().cycle();
     let mut tick = tokio::time::interval(Duration::from_millis(2));
     while begin.elapsed() < time {
         tick.tick().await;
         let mut due = Duration::from_secs_f64(f64::from(sent) / rate);
-        while due < begin.elapsed() && running.len() < MOST {
-            let shot = shots[usize::try_from(sent).unwrap() % shots.len()].clone();
+        while due < begin.elapsed()
+            && running.len() < MOST
+            && let Some(shot) = next.next().cloned()
+        {
             let lines = lines.clone();
             running.spawn(async move { lines.fire(shot).await });
             sent += 1;
             due = Duration::from_secs_f64(f64::from(sent) / rate);
         }
         while let Some(hit) = running.try_join_next() {
-            hits.push(hit.unwrap());
+            hits.push(hit.expect("no request panics"));
         }
     }
     hits.extend(running.join_all().await);

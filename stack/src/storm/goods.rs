@@ -80,7 +80,8 @@ impl Goods {
         let sold = 0..count;
         let orders = self.bulk.orders(&sold, &format!("'{owner}'"));
         execute(&databases[Part::Order as usize], &orders)?;
-        let held = self.bulk.held(&sold, &format!("(SELECT id FROM items WHERE model = '{model}')"));
+        let held =
+            self.bulk.held(&sold, &format!("(SELECT id FROM items WHERE model = '{model}')"));
         execute(
             &databases[Part::Warehouse as usize],
             &format!(

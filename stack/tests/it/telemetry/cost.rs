@@ -62,7 +62,7 @@ impl Shop {
         let before = self.cpu();
         let tally = Tally::of(&closed_loop(&self.lines, &self.shots, USERS, ROUND).await, ROUND);
         assert!(tally.others.is_empty(), "{}: {tally}", self.name);
-        let took = (self.cpu() - before).as_secs_f64() * 1000.0;
+        let took = self.cpu().saturating_sub(before).as_secs_f64() * 1000.0;
         let each = took / (tally.good * ROUND.as_secs_f64());
         self.rounds.push((tally.good, each));
     }

@@ -54,7 +54,6 @@ impl SigningKey {
 
     /// As it is published, under this id.
     pub fn jwk(&self, id: &str) -> Value {
-        let text = |number: &BigNum| base64(&number.to_vec());
         match self {
             Self::Secret(secret) => {
                 json!({"kty": "oct", "kid": id, "k": base64(secret.as_bytes())})
@@ -70,7 +69,8 @@ impl SigningKey {
                 let mut context = BigNumContext::new().expect("a context");
                 let point = key.public_key();
                 point.affine_coordinates(&p256(), &mut x, &mut y, &mut context).expect("a point");
-                let [x, y] = [x, y].map(|part| text(&part));
+                // All 32 bytes of it, also where the first is zero (RFC 7518, section 6.2.1.2).
+                let [x, y] = [x, y].map(|part| base64(&part.to_vec_padded(32).expect("32 bytes")));
                 json!({"kty": "EC", "use": "sig", "crv": "P-256", "kid": id, "x": x, "y": y})
             }
         }

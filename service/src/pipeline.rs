@@ -69,7 +69,7 @@ pub(crate) type Piped = MapRequest<Router, fn(Request) -> Request>;
 /// Puts the pipeline round a service's routes.
 ///
 /// It is one layer: each layer of a router is on the heap, and for each request it is cloned with all that
-/// is below it, which was half of what a refusal cost.
+/// is below it. A refusal under load should cost little.
 pub(crate) fn wrap(routes: Router, shell: Shell) -> Piped {
     let inner = routes
         .fallback(async || Failure::not_found(code::NOT_FOUND, "there is nothing here"))

@@ -101,7 +101,7 @@ impl Queue {
         Entry::Waiting(Waiter { queue: self, ticket, called, settled: false })
     }
 
-    /// Whether somebody has waited for too long since it was last empty.
+    /// Whether somebody has waited for too long since it was last empty: it stays so until it is.
     pub(super) fn stands(&self, now: Instant, standing: Standing) -> bool {
         let mut state = self.lock();
         let Some(oldest) = state.waiting.values().next().map(|oldest| oldest.since) else {

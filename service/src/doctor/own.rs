@@ -128,12 +128,10 @@ pub async fn database(
     schema: &'static Schema,
     migrates: bool,
 ) -> Finding {
-    match looked_at(move || compare(&url, schema)).await {
+    const REMEDY: &str = "look at PostgreSQL and DATABASE_URL";
+    match looked_at(move || compare(&url, schema), REMEDY).await {
         Ok((version, difference)) => compared(name, &version, &difference, migrates),
-        Err(why) => {
-            let said = format!("its database {why}; look at PostgreSQL and DATABASE_URL");
-            Finding::error(name, said).because(Cause::Database)
-        }
+        Err(why) => Finding::error(name, format!("its database {why}")).because(Cause::Database),
     }
 }
 
@@ -167,24 +165,22 @@ fn compared(
 
 /// A PostgreSQL that many databases are in: whether it can be connected to.
 pub async fn server(url: String) -> Finding {
-    match looked_at(move || connect(&url)).await {
+    match looked_at(move || connect(&url), "its log says more").await {
         Ok((_, version)) => {
             Finding::ok(POSTGRES, format!("PostgreSQL {version} can be connected to"))
         }
-        Err(why) => {
-            let said = format!("it {why}; its log says more");
-            Finding::error(POSTGRES, said).because(Cause::Database)
-        }
+        Err(why) => Finding::error(POSTGRES, format!("it {why}")).because(Cause::Database),
     }
 }
 
 /// What was found in a database, or why nothing was.
 async fn looked_at<T: Send + 'static>(
     look: impl FnOnce() -> Result<T, String> + Send + 'static,
+    remedy: &str,
 ) -> Result<T, String> {
     match timeout(DATABASE, spawn_blocking(look)).await {
-        Ok(Ok(looked)) => looked.map_err(|why| format!("can't be used: {why}")),
-        Ok(Err(_)) => Err("could not be looked at, which is a defect".to_owned()),
+        Ok(Ok(looked)) => looked.map_err(|why| format!("can't be used: {why}; {remedy}")),
+        Ok(Err(_)) => Err("could not be looked at: a defect".to_owned()),
         Err(_) => {
             let seconds = DATABASE.as_secs();
             Err(format!("doesn't answer within {seconds} s: it hangs, or is stopped"))

@@ -75,8 +75,7 @@ pub(super) struct Jwks {
 struct Seen {
     /// The last set that could be used.
     keys: Option<Arc<Keys>>,
-    /// When the last fetch began, and when it ended, however.
-    begun: Option<Instant>,
+    /// When the last fetch ended, however.
     last: Option<Instant>,
 }
 
@@ -106,14 +105,8 @@ impl Jwks {
         if fetched || matches!(found, Found::Key(_)) {
             return found;
         }
-        // One that is under way already may have been answered before the key was published.
-        let asked = Instant::now();
-        let answered = |now: &Seen| {
-            now.begun.is_some_and(|begun| begun >= asked)
-                || matches!(look_up(now.keys.as_deref(), id), Found::Key(_))
-        };
         self.wake.notify_one();
-        let _ = tokio::time::timeout(PATIENCE, seen.wait_for(answered)).await;
+        let _ = tokio::time::timeout(PATIENCE, seen.changed()).await;
         look_up(seen.borrow().keys.as_deref(), id)
     }
 }
@@ -126,11 +119,10 @@ async fn fetch_on(
     woken: &Notify,
 ) {
     loop {
-        let begun = Instant::now();
         let fetched = fetch(client, address).await;
         let mut next = pace.refresh;
         seen.send_modify(|seen| {
-            (seen.begun, seen.last) = (Some(begun), Some(Instant::now()));
+            seen.last = Some(Instant::now());
             match fetched {
                 Ok(keys) if !keys.0.is_empty() => seen.keys = Some(Arc::new(keys)),
                 Ok(_) => {

@@ -14,7 +14,7 @@ use proptest::prelude::*;
 use resilience::registry::Registry;
 use serde_json::{Value, json};
 use tokio::io::AsyncReadExt as _;
-use tokio::sync::{Semaphore, watch};
+use tokio::sync::watch;
 
 use super::*;
 use crate::chance::cases;
@@ -304,40 +304,11 @@ async fn a_key_that_is_not_known_yet_is_asked_for_at_once() {
     let pace = Pace { pause: Duration::ZERO, ..Pace::default() };
     let identity = paced("USER_JWKS_URL", &publisher.url, pace);
     let by_old = old.sign(Some("old"), &valid());
-    identity.verify(Bearer::Presented(&by_old)).await.unwrap();
+    assert!(identity.verify(Bearer::Presented(&by_old)).await.is_ok());
     publisher.keys.send_replace(Some(json!({"keys": [old.jwk("old"), new.jwk("new")]})));
     let by_new = new.sign(Some("new"), &valid());
-    identity.verify(Bearer::Presented(&by_new)).await.unwrap();
+    assert!(identity.verify(Bearer::Presented(&by_new)).await.is_ok());
     assert_eq!(publisher.asked(), 2);
-}
-
-#[tokio::test]
-async fn a_key_that_is_published_while_the_others_are_fetched_is_asked_for() {
-    let (old, new) = (SigningKey::ec(), SigningKey::ec());
-    let (asked, answer) = (Arc::new(Semaphore::new(0)), Arc::new(Semaphore::new(0)));
-    let sets = [json!({"keys": [old.jwk("old")]}), json!({"keys": [new.jwk("new")]})];
-    let (told, may, next) = (Arc::clone(&asked), Arc::clone(&answer), AtomicUsize::new(0));
-    let next = Arc::new(next);
-    let routes = Router::new().route(
-        "/keys",
-        get(async move || {
-            let set = next.fetch_add(1, Ordering::Relaxed).min(1);
-            told.add_permits(1);
-            may.acquire().await.unwrap().forget();
-            Json(sets[set].clone())
-        }),
-    );
-    let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let url = format!("http://{}/keys", listener.local_addr().unwrap());
-    tokio::spawn(async move { axum::serve(listener, routes).await });
-    let pace = Pace { pause: Duration::ZERO, ..Pace::default() };
-    let identity = paced("USER_JWKS_URL", &url, pace);
-    asked.acquire().await.unwrap().forget();
-    let by_new = new.sign(Some("new"), &valid());
-    let (verified, ()) = tokio::join!(identity.verify(Bearer::Presented(&by_new)), async {
-        answer.add_permits(2);
-    });
-    assert!(verified.is_ok());
 }
 
 proptest! {

@@ -4,9 +4,9 @@
 //! late, until nobody gets an answer in time. So a request waits here, before anything is begun, and is
 //! shed where waiting is of no use: 503 `overloaded`. Reads and requests with an effect have places of
 //! their own, so that neither keeps the other out. A burst is waited out; in an overload, in which
-//! somebody has waited for an eighth of a request's time, nobody waits for more than a moment
-//! ([`MOMENT`], or more where a request has more time). What is shed has reached neither a database nor
-//! another service: no breaker counts it, and it leaves nothing behind.
+//! somebody has waited for an eighth of a request's time, nobody waits for more than a few milliseconds.
+//! What is shed has reached neither a database nor another service: no breaker counts it, and it leaves
+//! nothing behind.
 //!
 //! Health, metrics and the other routes for operators don't come through here.
 
@@ -27,7 +27,7 @@ mod users;
 use users::Users;
 
 /// How long anybody waits in an overload, at least.
-pub const MOMENT: Duration = Duration::from_millis(5);
+const MOMENT: Duration = Duration::from_millis(5);
 
 /// How often the log says how much is shed.
 const REPORT: Duration = Duration::from_secs(1);

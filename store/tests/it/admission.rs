@@ -1,5 +1,7 @@
 //! Who is let in, and who isn't.
 
+use std::time::{Duration, Instant};
+
 use futures_util::future::join_all;
 use service::testing::network::Act;
 use service::testing::{assert_envelope, operator};
@@ -57,6 +59,25 @@ async fn a_burst_is_waited_out() {
     for answer in join_all((0..20).map(|_| world.get(order).send())).await {
         answer.ok();
     }
+}
+
+#[tokio::test]
+async fn nobody_waits_for_longer_than_half_of_the_time_that_he_has() {
+    let few = [("MAX_IN_FLIGHT", "2"), ("MAX_WAITING", "40"), ("REQUEST_BUDGET_MS", "100000")];
+    let world = World::with(&[PATIENT, &few].concat()).await;
+    let order = world.bought().await;
+    let proxy = &world.behind.order.proxy;
+    let held = proxy.on("GET", Act::Hold);
+    let (read, ()) = tokio::join!(world.get(order).send(), async {
+        met(&held).await;
+        let (begin, time) = (Instant::now(), Duration::from_secs(8));
+        let late = world.get(order).header("X-Request-Timeout", "8000").send().await;
+        assert_envelope(&late, 503, "overloaded");
+        let waited = begin.elapsed();
+        assert!(waited > time / 4 && waited < time * 3 / 4, "{waited:?}");
+        proxy.heal();
+    });
+    read.ok();
 }
 
 #[tokio::test]

@@ -20,10 +20,11 @@ HELPERS := --skip process_to_be_killed --skip process_with_an_authority
 
 .PHONY: nightly
 nightly: prerequisites features loom msrv ## the long tests, each feature alone, the oldest compiler
-	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip soak:: --skip dashboard:: --skip telemetry::cost
+	$(CARGO) test --workspace --all-features -- --ignored $(HELPERS) --skip quiet:: --skip storm::long_ --skip overload:: --skip loss:: --skip soak:: --skip dashboard:: --skip telemetry::cost
 	$(CARGO) test -p stack --test it -- --ignored --test-threads=1 quiet::
 	$(MAKE) overload
 	$(MAKE) page
+	$(MAKE) loss
 	$(MAKE) soak
 	cd bench && $(CARGO) clippy --locked --workspace --all-targets -- --deny warnings
 
@@ -47,6 +48,10 @@ overload: prerequisites ## four times what Store can carry, and thousands of con
 .PHONY: telemetry-cost
 telemetry-cost: prerequisites ## what metrics and traces take of the throughput, at most 5 %: COST_ROUNDS; wants an idle machine, for 3 minutes
 	$(LOADED) telemetry::cost
+
+.PHONY: loss
+loss: prerequisites ## reads through five minutes without Warehouse, and without Warranty, killed and frozen: LOSS_SECONDS; wants an idle machine, for half an hour
+	$(LOADED) loss::
 
 .PHONY: soak
 soak: prerequisites ## half of what Store can carry for ten minutes: nothing grows; SOAK_SECONDS

@@ -14,6 +14,7 @@ mod keys;
 mod launcher;
 mod load;
 mod locked;
+mod loss;
 mod lost_replies;
 mod operator;
 mod outage;

@@ -66,8 +66,8 @@ async fn rolling_restart_of_all_four_fails_no_request() {
         *all.entry(answer).or_default() += count;
     }
     eprintln!("{all:?}");
-    let good = ["Purchase Good", "Read Good"];
+    let good = ["Effect Good", "Read Good"];
     assert!(all.keys().all(|answer| good.contains(&answer.as_str())), "{all:?}");
-    assert!(all["Purchase Good"] >= 10, "{all:?}");
+    assert!(all["Effect Good"] >= 10, "{all:?}");
     world.settles().await;
 }

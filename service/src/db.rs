@@ -354,11 +354,16 @@ impl r2d2::ManageConnection for Manager {
         let mut conn = self.inner.connect()?;
         // The server gives up where we do, so that nothing abandoned holds locks: no statement, and
         // no transaction of a process that is frozen in the middle of it.
+        // And a plan is kept with its statement for as long as PostgreSQL finds nothing new in its
+        // statistics: one that reads all of a small table would be kept while that grows. What can't but
+        // be read whole counts as so dear then that it would be compiled first.
         let millis = self.timeout.as_millis();
         conn.batch_execute(&format!(
             "SET statement_timeout = {statement};
              SET lock_timeout = {lock};
-             SET idle_in_transaction_session_timeout = {millis}",
+             SET idle_in_transaction_session_timeout = {millis};
+             SET enable_seqscan = off;
+             SET jit = off",
             // Each before the one that waits for it, so that the more telling error wins.
             statement = (millis * 3 / 4).max(1),
             lock = (millis / 2).max(1),

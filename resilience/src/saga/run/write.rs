@@ -29,7 +29,8 @@ const LOCAL_TRIES: u32 = 3;
 const TRIES: u32 = 5;
 
 impl Run {
-    /// The first write. Once: whoever's it is may have been committed, and is taken back then.
+    /// The first write, which ends with a statement of `first`'s. Once: whoever's it is may have been
+    /// committed, and is taken back then.
     pub(super) async fn open(
         &mut self,
         begin: Begin,
@@ -63,9 +64,8 @@ impl Run {
                 }
             }
             prepare(conn)?;
-            first(conn)?;
             // Fails where a failure of `prepare`'s was swallowed: that would be taken for a commit.
-            journal::hold(conn, id, 1)?;
+            first(conn)?;
             Ok(Ok(()))
         });
         let why = match self.shared.written(opened).await {
@@ -127,7 +127,8 @@ impl Run {
         note: impl Fn(&mut PgConnection, &RawValue) -> Result<(), QueryError> + Send + Sync + 'static,
     ) -> Result<(T, Box<RawValue>), Stop> {
         if let Some(begin) = self.begin.take() {
-            self.open(begin, |_| Ok(())).await?;
+            let id = self.id;
+            self.open(begin, move |conn| journal::hold(conn, id, 1).map(drop)).await?;
         }
         let (id, fence, kind) = (self.id, self.fence, self.kind);
         let (work, note) = (Arc::new(work), Arc::new(note));

@@ -414,16 +414,49 @@ mod tests {
     use crate::tombstone;
     use backing::postgres::testing::TestDatabase;
 
+    fn connected(database: &TestDatabase, timeout: u32) -> Db {
+        let timeout = timeout.to_string();
+        let variables = [("DATABASE_URL", database.url()), ("DB_TIMEOUT_MS", &timeout)];
+        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+        let mut reader = Reader::from_variables(owned).unwrap();
+        Db::new(
+            &BaseConfig::read(&mut reader, "thing", 0, crate::access::Callers::Services).unwrap(),
+        )
+    }
+
+    #[derive(diesel::QueryableByName)]
+    struct Line {
+        #[diesel(sql_type = diesel::sql_types::Text, column_name = "QUERY PLAN")]
+        text: String,
+    }
+
+    /// As a plan is kept with its statement, for as long as a connection lives.
+    #[tokio::test(flavor = "multi_thread")]
+    async fn a_plan_from_when_a_table_was_empty_reads_no_more_than_it_must_when_it_is_large() {
+        use diesel::{RunQueryDsl as _, sql_query};
+
+        let database = TestDatabase::new("plan", |_| Ok::<(), String>(()));
+        let db = connected(&database, 20_000);
+        let plan = db.run(|conn| {
+            conn.batch_execute("CREATE TABLE things (id bigint PRIMARY KEY)")?;
+            conn.batch_execute("VACUUM ANALYZE things")?;
+            conn.batch_execute("PREPARE look_up AS SELECT FROM things WHERE id = $1")?;
+            // The first five are planned each, the next one for good.
+            for id in 0..7 {
+                conn.batch_execute(&format!("EXECUTE look_up({id})"))?;
+            }
+            conn.batch_execute("INSERT INTO things SELECT generate_series(1, 10000)")?;
+            Ok(sql_query("EXPLAIN EXECUTE look_up(7)").load::<Line>(conn)?)
+        });
+        let plan: Vec<_> = plan.await.unwrap().into_iter().map(|line| line.text).collect();
+        assert!(plan[0].starts_with("Index"), "{plan:#?}");
+    }
+
     /// What a process that is frozen in the middle of a transaction does to the others.
     #[tokio::test(flavor = "multi_thread")]
     async fn a_holder_that_falls_silent_gives_its_locks_back() {
         let database = TestDatabase::new("silent", |_| Ok::<(), String>(()));
-        let variables = [("DATABASE_URL", database.url()), ("DB_TIMEOUT_MS", "1000")];
-        let mut reader =
-            Reader::from_variables(variables.map(|(n, v)| (n.to_owned(), v.to_owned()))).unwrap();
-        let config =
-            BaseConfig::read(&mut reader, "thing", 0, crate::access::Callers::Services).unwrap();
-        let (frozen, other) = (Db::new(&config), Db::new(&config));
+        let (frozen, other) = (connected(&database, 1000), connected(&database, 1000));
         let id = uuid::Uuid::new_v4();
         let (locked, is_locked) = channel();
         let (thaw, thawed) = channel::<()>();

@@ -17,6 +17,12 @@ pub type Work = Box<dyn FnOnce(&mut PgConnection) -> QueryResult<()> + Send>;
 /// Where the ledger is: runs work with a connection, on a thread that may block.
 ///
 /// Implemented for Diesel's [`Pool`]; implement it for a pool of your own.
+///
+/// What looks a row up by its primary key stays prepared on its connection, and so may its plan. For a
+/// table that was just emptied that may be one that reads all of it, which is kept until PostgreSQL
+/// analyzes the table anew: about a minute later, by its
+/// [`autovacuum_naptime`](https://www.postgresql.org/docs/current/runtime-config-autovacuum.html). With
+/// `SET enable_seqscan = off; SET jit = off` on each new connection there is no such plan.
 pub trait Database: Send + Sync + 'static {
     /// Runs the work and ends with its result. It must fail rather than wait for long: what the
     /// ledger can't do now, it does later. After 30 s nobody waits for it any more.

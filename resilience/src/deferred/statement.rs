@@ -3,8 +3,10 @@
 //! Diesel never keeps an [`sql_query`](diesel::sql_query) prepared, as its text may be another each
 //! time. For what is written down call by call, parsing and planning would cost as much as writing.
 //!
-//! For inserts alone: nothing is to be chosen there. What looks rows up is planned each time, for a
-//! plan that was good when the ledger was empty would be kept while it fills.
+//! For inserts, where nothing is to be chosen, and for what looks one row up by its primary key. Anything
+//! else is planned each time: a plan that was good when the ledger was empty would be kept while it fills.
+//! So it may be with a primary key where a table was emptied and vacuumed, until PostgreSQL analyzes it
+//! anew: who gives us connections can forbid that, which the documents tell.
 
 use std::marker::PhantomData;
 

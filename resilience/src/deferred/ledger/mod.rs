@@ -199,7 +199,7 @@ pub(super) fn unbroken(conn: &mut PgConnection) -> QueryResult<()> {
 
 /// Forgets a call that is held under this token. False when it isn't any more.
 pub(super) fn forget(conn: &mut PgConnection, id: Uuid, token: Uuid) -> QueryResult<bool> {
-    sql_query("DELETE FROM deferred WHERE id = $1 AND token = $2 AND state = 'running' AND held")
+    statement("DELETE FROM deferred WHERE id = $1 AND token = $2 AND state = 'running' AND held")
         .bind::<SqlUuid, _>(id)
         .bind::<SqlUuid, _>(token)
         .execute(conn)

@@ -151,7 +151,7 @@ struct Held {
 /// else has taken over.
 pub(super) fn hold(conn: &mut PgConnection, id: Uuid, fence: i64) -> QueryResult<Option<Stage>> {
     let held: Option<Held> =
-        sql_query("SELECT state FROM saga WHERE id = $1 AND fence = $2 FOR UPDATE")
+        statement("SELECT state FROM saga WHERE id = $1 AND fence = $2 FOR UPDATE")
             .bind::<SqlUuid, _>(id)
             .bind::<BigInt, _>(fence)
             .get_result(conn)
@@ -197,7 +197,7 @@ pub(super) struct StepEnd {
 }
 
 pub(super) fn end_step(conn: &mut PgConnection, saga: Uuid, end: &StepEnd) -> QueryResult<()> {
-    sql_query(
+    statement(
         "UPDATE saga_step
          SET state = $3, output = coalesce($4::json, output), error = coalesce($5, error),
              ended_at = CASE WHEN $3 IN ('done', 'refused', 'unknown')
@@ -260,7 +260,7 @@ pub(super) fn note(
 
 /// It had all its effects.
 pub(super) fn commit(conn: &mut PgConnection, id: Uuid, output: &RawValue) -> QueryResult<()> {
-    sql_query(
+    statement(
         "UPDATE saga SET state = 'committed', lease_until = NULL, output = $2::json, reason = NULL,
                          dependency = NULL, ended_at = clock_timestamp()
          WHERE id = $1",

@@ -102,7 +102,7 @@ export function showBreakers(services, rates) {
       h('span', { class: 'who' }, h('b', {}, service.name), ' → ', h('b', {}, called(breaker))),
       h('span', { class: 'state' }, h('span', { class: `badge ${kind}` }, mark(kind), word), ' ',
         stale ? null : since(breaker.since)),
-      h('span', { class: 'why' }, breaker.reason ?? (breaker.opened ? `opened ${breaker.opened} times so far` : 'never opened so far')),
+      h('span', { class: 'why' }, breaker.reason ? `${breaker.state === 'closed' ? 'last failure: ' : ''}${breaker.reason}` : (breaker.opened ? `opened ${breaker.opened} times so far` : 'never opened so far')),
       h('span', { class: 'next' }, next),
       h('span', { class: 'numbers' },
         stale || rate === undefined ? '' : flow(rate, failed, rejected)));

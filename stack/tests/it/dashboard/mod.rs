@@ -42,6 +42,10 @@ async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
     browser.says(SOON, "Nothing is wrong").await;
 
     world.kill(Part::Warehouse).await;
+    let killed = SystemTime::now();
+    browser.says(SOON, "warehouse is away").await;
+    let took = killed.elapsed().unwrap();
+    assert!(took <= PROMPT, "it was on the page that it is away after {took:?}");
     for caller in [Part::Store, Part::Order] {
         let client = world.client(caller);
         let opened = until(RECOVERY, "its breaker opens", async || {
@@ -67,7 +71,6 @@ async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
         let line = lines.find(|line| line.starts_with(&format!("{name} → warehouse"))).unwrap();
         assert!(line.contains("connection refused") && line.contains("probes in"), "{line}");
     }
-    browser.says(SOON, "warehouse is away").await;
 
     world.restart(Part::Warehouse).await;
     until(RECOVERY * 4, "everything is well again", async || {

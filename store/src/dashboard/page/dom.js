@@ -88,6 +88,9 @@ export function span(millis) {
   return `${Math.round(seconds / 86400)} d`;
 }
 
+/** How often. */
+export const times = (count) => (count === 1 ? 'once' : `${count} times`);
+
 const two = (number) => String(number).padStart(2, '0');
 
 /** A moment to the second, by the reader's clock. */

@@ -1,7 +1,7 @@
 // What is done later, and what reaches into several systems: how much, since when, why not yet, and an
 // operator's hand on it.
 
-import { ago, badge, exact, h, mark, now, since, span, until } from './dom.js';
+import { ago, badge, exact, h, mark, now, since, span, times, until } from './dom.js';
 import { explain } from './explain.js';
 import { command } from './live.js';
 
@@ -85,8 +85,6 @@ function depth({ pending, sent, running }) {
   const parts = [[pending, 'wait'], [sent, 'sent'], [running, 'being made']].filter(([count]) => count);
   return parts.length ? `${pending + sent + running} deep: ${parts.map((part) => part.join(' ')).join(', ')}` : 'nothing waits';
 }
-
-const times = (count) => (count === 1 ? 'once' : `${count} times`);
 
 export function showDeferred(services) {
   tidy(services);

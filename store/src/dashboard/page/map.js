@@ -1,6 +1,6 @@
 // The four services, and who calls whom.
 
-import { h, mark, since } from './dom.js';
+import { h, mark, since, times } from './dom.js';
 import { breakersOf, called, probe, STATES } from './trouble.js';
 
 // Where they are when there is room, and when there isn't: no two calls cross.
@@ -102,7 +102,7 @@ export function showBreakers(services, rates) {
       h('span', { class: 'who' }, h('b', {}, service.name), ' → ', h('b', {}, called(breaker))),
       h('span', { class: 'state' }, h('span', { class: `badge ${kind}` }, mark(kind), word), ' ',
         stale ? null : since(breaker.since)),
-      h('span', { class: 'why' }, breaker.reason ? `${breaker.state === 'closed' ? 'last failure: ' : ''}${breaker.reason}` : (breaker.opened ? `opened ${breaker.opened} times so far` : 'never opened so far')),
+      h('span', { class: 'why' }, breaker.reason ? `${breaker.state === 'closed' ? 'last failure: ' : ''}${breaker.reason}` : (breaker.opened ? `opened ${times(breaker.opened)} since its start` : 'never opened since its start')),
       h('span', { class: 'next' }, next),
       h('span', { class: 'numbers' },
         stale || rate === undefined ? '' : flow(rate, failed, rejected)));

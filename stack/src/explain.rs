@@ -51,7 +51,7 @@ fn story(answer: &Value) -> String {
         }
         for one in all {
             let mut line = format!("  {:<9}  {}", text(one, "service"), text(one, "text"));
-            for (field, word) in [("on", "for"), ("until", "until")] {
+            for (field, word) in [("on", "for"), ("until", "not before")] {
                 match text(one, field) {
                     "" => {}
                     value => drop(write!(line, ", {word} {value}")),
@@ -85,7 +85,7 @@ mod tests {
                 "order {}: paid; one thing is still to happen; with gaps\n  \
                    2026-01-01T00:00:00+00:00  order      place is begun\n\
                  now:\n  warehouse  it is held\n\
-                 still to happen:\n  order      return waits, for warranty, until \
+                 still to happen:\n  order      return waits, for warranty, not before \
                    2026-01-02T00:00:00+00:00 (no; answer)\n\
                  not told by:\n  warranty (connection refused)\n",
                 Uuid::nil()

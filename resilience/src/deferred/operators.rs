@@ -95,6 +95,8 @@ pub struct Entry {
     pub strikes: u32,
     /// When it is due, or was.
     pub not_before: DateTime<Utc>,
+    /// Until when whoever makes it, or holds it, has it at least; after that somebody else does.
+    pub lease_until: Option<DateTime<Utc>>,
     /// When it was written down.
     pub created_at: DateTime<Utc>,
     /// When the broker took it, if one did.

@@ -34,6 +34,9 @@ pub struct SagaEntry {
     pub reason: Option<String>,
     /// The system at fault, where it is known.
     pub dependency: Option<String>,
+    /// Until when whoever runs it has it at least; after that somebody takes it over. Nothing while the
+    /// ledger of deferred calls has it.
+    pub lease_until: Option<DateTime<Utc>>,
     /// When it was begun.
     pub begun_at: DateTime<Utc>,
     /// When it ended.

@@ -72,7 +72,7 @@ pub struct Wait {
     /// What it waits for.
     #[serde(skip_serializing_if = "Option::is_none")]
     on: Option<String>,
-    /// Until when at least, where that is known.
+    /// When it is due, or until when somebody has it at least, where that is known.
     #[serde(skip_serializing_if = "Option::is_none")]
     until: Option<String>,
     /// What went wrong last.
@@ -122,6 +122,10 @@ impl Story {
         for step in &saga.steps {
             self.step(saga, step, whom(kind, &step.name));
         }
+        // The last one is undone first, and none of them before all were asked.
+        for step in saga.steps.iter().rev() {
+            self.undo(saga, step, whom(kind, &step.name));
+        }
         for call in calls {
             self.call(call, saga.dependency.as_deref());
         }
@@ -148,28 +152,32 @@ impl Story {
             state: state.to_owned(),
             text,
             on: saga.dependency.clone(),
-            until: None,
+            until: saga.lease_until.map(rfc),
             reason: saga.reason.clone(),
         });
     }
 
-    /// A step says what was asked, what was answered or lost, and what was undone.
+    /// A step says what was asked, and what was answered or lost.
     fn step(&mut self, saga: &SagaEntry, step: &StepEntry, whom: Option<&str>) {
         let (kind, name, id) = (&saga.kind, step.name.as_str(), Some(saga.id));
         let system = whom.unwrap_or("its own database");
         let asked = format!("{kind} {name}: asks {system}");
-        let undone = ["undo_intent", "undone", "undo_deferred"].contains(&&*step.state);
         // Its answer is known by what it left: the state goes on to what became of its undo.
         let (answer, said) = match (&step.ended_at, &step.output, step.state.as_str()) {
-            (None, None, _) => (None, ""),
             (_, _, "refused") => (Some("refused"), "did nothing: it refused, or was not reached"),
             (_, Some(_), _) => (Some("done"), "says yes"),
+            (None, None, "intent") => (None, ""),
+            (None, None, _) => (
+                Some("unknown"),
+                "may have done it: whoever asked died before the answer was known",
+            ),
             _ => (Some("unknown"), "may have done it: the answer was lost"),
         };
         self.tell(step.begun_at, "journal", id, (name, "intent"), asked, None);
         if let Some(state) = answer {
             let at = step.ended_at.unwrap_or(step.begun_at);
-            let reason = step.error.clone().filter(|_| state != "done");
+            // Later on it may be that of its undo.
+            let reason = step.error.clone().filter(|_| state == step.state);
             self.tell(
                 at,
                 "journal",
@@ -179,18 +187,25 @@ impl Story {
                 reason,
             );
         }
-        if undone {
-            let at = step.undone_at.or(step.ended_at).unwrap_or(step.begun_at);
-            let text = match step.state.as_str() {
-                "undone" => format!("{kind} {name}: undone at {system}"),
-                "undo_deferred" => {
-                    format!("{kind} {name}: its undo failed at {system}, and is made later")
-                }
-                _ => format!("{kind} {name}: is being undone at {system}"),
-            };
-            let reason = step.error.clone().filter(|_| step.state != "undone");
-            self.tell(at, "journal", id, (name, &step.state), text, reason);
-        }
+    }
+
+    /// What became of the undo of a step, where there is one.
+    fn undo(&mut self, saga: &SagaEntry, step: &StepEntry, whom: Option<&str>) {
+        let (kind, name, state) = (&saga.kind, step.name.as_str(), step.state.as_str());
+        let system = whom.unwrap_or("its own database");
+        let text = match state {
+            "undone" => format!("{kind} {name}: undone at {system}"),
+            "undo_deferred" => {
+                format!("{kind} {name}: its undo failed at {system}, and is made later")
+            }
+            "undo_intent" => format!("{kind} {name}: is being undone at {system}"),
+            _ => return,
+        };
+        // When it was begun is not written down: after whatever else of the saga is, but for undos.
+        let known = saga.steps.iter().map(|step| step.ended_at.unwrap_or(step.begun_at)).max();
+        let at = step.undone_at.or(known).unwrap_or(saga.begun_at);
+        let reason = step.error.clone().filter(|_| state == "undo_deferred");
+        self.tell(at, "journal", Some(saga.id), (name, state), text, reason);
     }
 
     /// A deferred call. `on` is what it waits for, where that is known.
@@ -222,7 +237,6 @@ impl Story {
             let text = format!("{kind} is discarded by an operator");
             self.tell(at, "ledger", id, (kind, "discarded"), text, None);
         }
-        let parked = call.stage == CallStage::Parked;
         if call.stage == CallStage::Done || call.discarded_at.is_some() {
             return;
         }
@@ -230,7 +244,12 @@ impl Story {
             CallStage::Parked => {
                 format!("{kind} is parked until an operator retries or discards it")
             }
-            CallStage::Running => format!("{kind} is being made, or held by whoever may make it"),
+            CallStage::Running => {
+                format!(
+                    "{kind} is being made, or held; when whoever has it falls silent it is made again"
+                )
+            }
+            CallStage::Sent => format!("{kind} is with the broker, and waits for its turn"),
             _ => format!("{kind} waits for its time, and for its breaker"),
         };
         self.waits.push(Wait {
@@ -240,7 +259,11 @@ impl Story {
             state: state.to_owned(),
             text,
             on: on.map(str::to_owned),
-            until: (!parked).then(|| rfc(call.not_before)),
+            until: match call.stage {
+                CallStage::Parked => None,
+                CallStage::Running => call.lease_until.map(rfc),
+                _ => Some(rfc(call.not_before)),
+            },
             reason: call.last_error.clone(),
         });
     }

@@ -1,6 +1,6 @@
 //! What the breakers of this process have done lately.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::SystemTime;
 
@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use super::rfc3339;
 use super::view::millis;
 
-/// Events that are kept, of all breakers together.
-const KEPT: usize = 512;
+/// Events that are kept of each breaker: one that opens every second takes nothing from the others.
+const KEPT: usize = 16;
 
 /// Events of one breaker that may come before they are looked at.
 const QUEUE: usize = 64;
@@ -26,7 +26,7 @@ pub(crate) struct History(Arc<Inner>);
 #[derive(Debug)]
 struct Inner {
     began: SystemTime,
-    events: Mutex<VecDeque<Event>>,
+    events: Mutex<BTreeMap<Arc<str>, VecDeque<Event>>>,
     /// How many there were.
     count: watch::Sender<u64>,
 }
@@ -66,17 +66,18 @@ impl History {
 
     async fn listen(self, mut events: Events) {
         while let Some(event) = events.recv().await {
-            let mut kept = self.lock();
+            let mut all = self.lock();
+            let kept = all.entry(Arc::clone(&event.breaker)).or_default();
             if kept.len() >= KEPT {
                 kept.pop_front();
             }
             kept.push_back(event);
-            drop(kept);
+            drop(all);
             self.0.count.send_modify(|count| *count += 1);
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, VecDeque<Event>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<Arc<str>, VecDeque<Event>>> {
         self.0.events.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -92,8 +93,10 @@ impl History {
 
     /// The latest, at most so many, the oldest of them first.
     pub(crate) fn latest(&self, count: usize) -> Vec<BreakerEvent> {
-        let events = self.lock();
-        events.iter().skip(events.len().saturating_sub(count)).map(BreakerEvent::from).collect()
+        let all = self.lock();
+        let mut events: Vec<_> = all.values().flatten().collect();
+        events.sort_by_key(|event| event.at);
+        events.iter().skip(events.len().saturating_sub(count)).copied().map(Into::into).collect()
     }
 }
 
@@ -119,5 +122,35 @@ impl From<&Event> for BreakerEvent {
             reason: reason.map(|reason| reason.to_string()),
             open_for_ms: open_for.map(millis),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use resilience::registry::Key;
+
+    use super::*;
+    use crate::testing::until;
+
+    #[tokio::test]
+    async fn a_breaker_that_opens_all_the_time_takes_no_other_ones_events_from_the_history() {
+        let registry = Registry::new();
+        let breaker = |name| registry.breaker(&Key::new(name), |breaker| breaker).unwrap();
+        let (quiet, busy) = (breaker("quiet"), breaker("busy"));
+        let history = History::of(&registry);
+        quiet.force_open();
+        for number in 0..600_u64 {
+            busy.force_open();
+            busy.reset();
+            // Each is looked at before more come than there is room for.
+            until(std::time::Duration::from_secs(5), "it is kept", async || {
+                (*history.changes().borrow() == 2 * number + 3).then_some(())
+            })
+            .await;
+        }
+        let latest = history.latest(50);
+        assert!(latest.len() <= 50, "{latest:?}");
+        assert_eq!(latest[0].breaker, "quiet", "{latest:?}");
+        assert!(latest.is_sorted_by_key(|event| event.at.clone()), "{latest:?}");
     }
 }

@@ -8,7 +8,7 @@ use std::time::{Duration, SystemTime};
 use axum::Json;
 use axum::extract::State;
 use chrono::DateTime;
-use futures_util::future::join_all;
+use futures_util::future::{join, join_all};
 use order_api::item_of;
 use resilience::http::Context;
 use serde::Serialize;
@@ -74,10 +74,9 @@ pub(super) async fn explain(
     let item = item_of(order);
     let asked = watch.others().iter().map(async |other| {
         let id = if other.name == order_api::NAME { order } else { item };
-        let story = other.ask(&format!("/manage/explain/{id}")).await;
-        // Its breakers are of no use without it.
-        let overview = other.ask("/manage/overview").await.ok();
-        (other.name, story, overview)
+        let path = format!("/manage/explain/{id}");
+        let (story, overview) = join(other.ask(&path), other.ask("/manage/overview")).await;
+        (other.name, story, overview.ok())
     });
     let mut stories: Vec<Value> = own.into_iter().collect();
     let mut breakers = vec![(NAME, Some(watch.own().now().await?))];
@@ -145,18 +144,27 @@ fn outcome(facts: &[Value], waits: &[Value], events: &[Value], gaps: &[Value]) -
     let order = facts.iter().find(|fact| fact["name"] == "order").map(|fact| text(fact, "state"));
     let placing = waits.iter().any(|wait| wait["name"] == "place" && wait["state"] == "running");
     let was = events.iter().any(|event| event["source"] != "breaker");
+    let alone = gaps.iter().any(|gap| gap["service"] == NAME);
     let outcome = match order {
         None => "not known: Order gives no answer",
         Some("PAID") => "paid",
         Some("CANCELED") => "refunded",
         _ if placing => "being placed",
-        _ if was => "taken back: it never was",
+        _ if was && waits.is_empty() => "taken back: it never was",
+        _ if was => "being taken back",
+        // Whose claim it is Store alone knows.
+        _ if alone => "not known: Order has no such order, and it may be a claim",
         _ => "never seen",
     };
     let more = match waits.len() {
         0 => String::new(),
         1 => "; one thing is still to happen".to_owned(),
         count => format!("; {count} things are still to happen"),
+    };
+    let stuck = |wait: &&Value| ["stuck", "parked"].contains(&text(wait, "state"));
+    let more = match waits.iter().filter(stuck).count() {
+        0 => more,
+        _ => format!("{more}; an operator is needed"),
     };
     let without = if gaps.is_empty() { "" } else { "; with gaps" };
     format!("{outcome}{more}{without}")
@@ -192,10 +200,13 @@ impl Source {
             if let Some(call) = self.deferred.get(id).await? {
                 story.call(&call, None);
             }
-            story.fact("claim", &*claim.status, format!("the claim {id} is {}", claim.status));
+            let why = claim.failure.map(|failure| format!(": {failure}")).unwrap_or_default();
+            let text = format!("the claim {id} is {}{why}", claim.status);
+            story.fact("claim", claim.status, text);
         }
         for at in attempts {
-            story.row(at, "refund", "asked", "Order is asked for the refund");
+            let text = "Order is asked for the refund: its answer isn't there yet, or was lost";
+            story.row(at, "refund", "asked", text);
         }
         if let Some(at) = refunded {
             story.row(at, "refund", "complete", "the refund is complete, and known to Store");
@@ -209,5 +220,48 @@ impl super::watch::Other {
     async fn ask(&self, path: &str) -> std::result::Result<Value, String> {
         let reply = self.client.get(path).timeout(PATIENCE).fetch(&Context::new()).await;
         reply.map(|reply| reply.body).map_err(|error| why(&error).1)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn said(order: Option<&str>, waits: &[(&str, &str)], events: usize, gaps: &[&str]) -> String {
+        let facts: Vec<_> =
+            order.map(|state| json!({"name": "order", "state": state})).into_iter().collect();
+        let waits: Vec<_> =
+            waits.iter().map(|(name, state)| json!({"name": name, "state": state})).collect();
+        let events = vec![json!({"source": "journal"}); events];
+        let gaps: Vec<_> = gaps.iter().map(|service| json!({"service": service})).collect();
+        outcome(&facts, &waits, &events, &gaps)
+    }
+
+    #[test]
+    fn what_is_not_over_is_not_told_as_over() {
+        assert_eq!(said(Some("none"), &[], 2, &[]), "taken back: it never was");
+        let undo = ("undo-purchase", "pending");
+        assert_eq!(
+            said(Some("none"), &[undo], 2, &[]),
+            "being taken back; one thing is still to happen"
+        );
+        assert_eq!(
+            said(Some("none"), &[("place", "stuck"), ("saga.undo", "parked")], 2, &[]),
+            "being taken back; 2 things are still to happen; an operator is needed"
+        );
+        assert_eq!(
+            said(Some("none"), &[("place", "running")], 2, &[]),
+            "being placed; one thing is still to happen"
+        );
+    }
+
+    #[test]
+    fn what_nobody_could_say_is_not_told_as_never_seen() {
+        assert_eq!(said(Some("none"), &[], 0, &[]), "never seen");
+        assert_eq!(said(Some("none"), &[], 0, &["warranty"]), "never seen; with gaps");
+        let unknown = said(Some("none"), &[], 0, &[NAME]);
+        assert!(unknown.starts_with("not known"), "{unknown}");
+        let unknown = said(None, &[], 3, &["order"]);
+        assert!(unknown.starts_with("not known: Order gives no answer"), "{unknown}");
     }
 }

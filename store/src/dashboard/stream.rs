@@ -3,7 +3,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use axum::body::{Body, Bytes};
+use axum::body::Body;
 use axum::extract::State;
 use axum::response::{IntoResponse, Response};
 use futures_util::stream::unfold;
@@ -28,15 +28,11 @@ pub(super) async fn live(_: Trusted, State(dashboard): State<Dashboard>) -> Resp
         let next = async {
             looks.changed().await.ok()?;
             sleep(TOGETHER).await;
-            Some(event(&looks.borrow_and_update()))
+            Some(looks.borrow_and_update().clone())
         };
         let next = draining.run_until_cancelled(timeout_at(end, next)).await;
         let event = next?.ok()??;
         Some((Ok::<_, Infallible>(event), (looks, draining)))
     });
     ([(CONTENT_TYPE, "text/event-stream")], Body::from_stream(events)).into_response()
-}
-
-fn event(data: &[u8]) -> Bytes {
-    [b"data: ", data, b"\n\n"].concat().into()
 }

@@ -13,7 +13,7 @@ use serde::Serialize;
 use serde_json::Value;
 use service::manage::{overview::Overview, rfc3339};
 use tokio::sync::watch;
-use tokio::time::{MissedTickBehavior, interval};
+use tokio::time::{Instant, MissedTickBehavior, interval};
 use tokio_util::sync::CancellationToken;
 
 /// How often each service is asked.
@@ -21,6 +21,9 @@ const PERIOD: Duration = Duration::from_millis(500);
 
 /// How long it may take to answer: it does within 300 ms, whatever is away behind it.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(1);
+
+/// What was asked longer ago than this is not known any more.
+const LAPSE: Duration = Duration::from_secs(2);
 
 /// How long an operator's command may take.
 pub(super) const PATIENCE: Duration = Duration::from_secs(5);
@@ -51,8 +54,12 @@ struct Seen {
     name: &'static str,
     /// `here`, `away`, `refusing` (it answers, and doesn't let us in) or `unknown`.
     state: &'static str,
-    /// Since when.
+    /// Since when; where nobody looked when that began, since when at least.
     since: String,
+    at_least: bool,
+    /// When that was asked last.
+    #[serde(skip)]
+    asked: Instant,
     /// Why it is away or refuses.
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
@@ -76,6 +83,8 @@ impl Watch {
             name,
             state: "unknown",
             since: now.clone(),
+            at_least: true,
+            asked: Instant::now(),
             reason: None,
             overview: None,
         });
@@ -110,6 +119,7 @@ impl Watch {
         looks.borrow_and_update();
         for (number, asks) in asking.iter_mut().enumerate() {
             if !std::mem::replace(asks, true) {
+                lock(&self.seen)[number].lapses();
                 tokio::spawn(Arc::clone(self).ask(number));
             }
         }
@@ -153,14 +163,36 @@ impl Watch {
             }
             Err((state, reason)) => (state, Some(reason)),
         };
-        if seen.state != state {
-            (seen.state, seen.since) = (state, rfc3339(SystemTime::now()));
-        }
+        seen.is(state);
+        seen.asked = Instant::now();
         seen.reason = reason;
         let told = Told { at: rfc3339(SystemTime::now()), services: &*all };
-        match serde_json::to_vec(&told) {
-            Ok(told) => drop(self.told.send_replace(told.into())),
+        // As an event: whoever looks is sent the same bytes.
+        let mut event = b"data: ".to_vec();
+        match serde_json::to_writer(&mut event, &told) {
+            Ok(()) => {
+                event.extend_from_slice(b"\n\n");
+                drop(self.told.send_replace(event.into()));
+            }
             Err(error) => tracing::error!(%error, "what is known can't be told"),
+        }
+    }
+}
+
+impl Seen {
+    /// What became of it while nobody looked, nobody has seen. A page that begins its stream anew has
+    /// looked all the while.
+    fn lapses(&mut self) {
+        if self.asked.elapsed() > LAPSE {
+            self.is("unknown");
+        }
+    }
+
+    /// It is so now.
+    fn is(&mut self, state: &'static str) {
+        if self.state != state {
+            self.at_least = self.state == "unknown";
+            (self.state, self.since) = (state, rfc3339(SystemTime::now()));
         }
     }
 }

@@ -28,6 +28,8 @@ struct Stored {
     strikes: i32,
     #[diesel(sql_type = Timestamptz)]
     not_before: DateTime<Utc>,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    lease_until: Option<DateTime<Utc>>,
     #[diesel(sql_type = Timestamptz)]
     created_at: DateTime<Utc>,
     #[diesel(sql_type = Nullable<Timestamptz>)]
@@ -53,8 +55,8 @@ struct Stored {
 }
 
 /// Of [`Stored`].
-const COLUMNS: &str = "SELECT id, kind, state, attempts, strikes, not_before, created_at, sent_at,
-    started_at, ended_at, discarded_at, first_error, first_error_at, last_error, last_error_at,
+const COLUMNS: &str = "SELECT id, kind, state, attempts, strikes, not_before, lease_until,
+    created_at, sent_at, started_at, ended_at, discarded_at, first_error, first_error_at, last_error, last_error_at,
     payload::text AS payload, context::text AS context FROM deferred";
 
 impl Stored {
@@ -67,6 +69,7 @@ impl Stored {
             attempts: u32::try_from(self.attempts).unwrap_or_default(),
             strikes: u32::try_from(self.strikes).unwrap_or_default(),
             not_before: self.not_before,
+            lease_until: self.lease_until,
             created_at: self.created_at,
             sent_at: self.sent_at,
             started_at: self.started_at,

@@ -28,8 +28,8 @@ struct StoredSaga {
     #[diesel(sql_type = BigInt)]
     fence: i64,
     /// Somebody runs it, or has died, and will be followed by somebody who finds that out.
-    #[diesel(sql_type = Bool)]
-    leased: bool,
+    #[diesel(sql_type = Nullable<Timestamptz>)]
+    lease_until: Option<DateTime<Utc>>,
     #[diesel(sql_type = Text)]
     input: String,
     #[diesel(sql_type = Text)]
@@ -47,7 +47,7 @@ struct StoredSaga {
 }
 
 /// Of [`StoredSaga`].
-const SAGA: &str = "id, kind, key, state, forward, fence, lease_until IS NOT NULL AS leased,
+const SAGA: &str = "id, kind, key, state, forward, fence, lease_until,
     input::text AS input, context::text AS context, output::text AS output, reason, dependency,
     begun_at, ended_at";
 
@@ -78,6 +78,7 @@ impl StoredSaga {
             forward,
             reason,
             dependency,
+            lease_until: self.lease_until,
             begun_at: self.begun_at,
             ended_at: self.ended_at,
             input,
@@ -158,7 +159,7 @@ pub(in crate::saga) fn left(conn: &mut PgConnection, id: Uuid) -> QueryResult<Op
     let deferred = entries.iter().filter(|entry| entry.state == StepState::UndoDeferred);
     let undos: Vec<_> = deferred.map(|entry| entry.number).collect();
     let more = saga.forward || undos.is_empty() || entries.iter().any(Entry::to_undo);
-    Ok(Some(Left { context: saga.context()?, rest: more && !saga.leased, undos }))
+    Ok(Some(Left { context: saga.context()?, rest: more && saga.lease_until.is_none(), undos }))
 }
 
 /// A step, its saga's kind, and what travels with it.

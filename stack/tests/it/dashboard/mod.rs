@@ -42,6 +42,10 @@ async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
     browser.says(SOON, "Nothing is wrong").await;
 
     world.kill(Part::Warehouse).await;
+    let killed = SystemTime::now();
+    browser.says(SOON, "warehouse is away").await;
+    let took = killed.elapsed().unwrap();
+    assert!(took <= PROMPT, "it was on the page that it is away after {took:?}");
     for caller in [Part::Store, Part::Order] {
         let client = world.client(caller);
         let opened = until(RECOVERY, "its breaker opens", async || {
@@ -67,7 +71,6 @@ async fn an_open_breaker_is_on_the_page_within_two_seconds_with_the_reason() {
         let line = lines.find(|line| line.starts_with(&format!("{name} → warehouse"))).unwrap();
         assert!(line.contains("connection refused") && line.contains("probes in"), "{line}");
     }
-    browser.says(SOON, "warehouse is away").await;
 
     world.restart(Part::Warehouse).await;
     until(RECOVERY * 4, "everything is well again", async || {
@@ -161,6 +164,17 @@ async fn what_another_service_has_parked_is_retried_through_store() {
         (world.number(Part::Order, &parked) == 1).then_some(())
     })
     .await;
+    // What was said of it is of then: given up once more, nothing is on its way.
+    browser.until(SOON, "!document.body.innerText.includes('saga.resume parked')").await;
+    browser.until(SOON, "!document.body.innerText.includes('order parked')").await;
+    let again = format!(
+        "UPDATE deferred SET state = 'parked', ended_at = now(), token = NULL, lease_until = NULL
+         WHERE id = '{id}'"
+    );
+    world.execute(Part::Order, &again);
+    browser.says(SOON, "1 deferred call of order parked: saga.resume").await;
+    let said = "document.querySelector('#deferred .outcome')?.textContent ?? ''";
+    assert_eq!(browser.eval(said).await, "");
     browser.ends_well().await;
 }
 
@@ -175,12 +189,16 @@ async fn unlock(browser: &Browser, token: &str) {
 #[tokio::test]
 async fn the_page_of_a_locked_store_says_nothing_until_it_is_shown_a_token_of_operators() {
     let world = World::plan().locked().start().await;
-    world.bought().await;
+    let order = world.bought().await;
     let browser = opened(&world).await;
     browser.says(SOON, "This store is locked").await;
     let all = browser.eval("document.body.innerText").await;
     assert!(!all.as_str().unwrap().contains("warehouse"), "{all}");
     unlock(&browser, "not-a-token-not-a-token-not-a-token").await;
+    browser.says(SOON, "not a valid one").await;
+    // Nor is one that no request can carry, as what a word processor has made of one.
+    browser.eval("document.getElementById('locked-why').textContent = ''").await;
+    unlock(&browser, "not\u{2013}a\u{2013}token\u{2013}not\u{2013}a\u{2013}token\u{2026}").await;
     browser.says(SOON, "not a valid one").await;
     unlock(&browser, MANAGEMENT_TOKEN).await;
     browser.says(SOON, "Nothing is wrong").await;
@@ -190,6 +208,14 @@ async fn the_page_of_a_locked_store_says_nothing_until_it_is_shown_a_token_of_op
     assert!(!kept[2].as_str().unwrap().contains(MANAGEMENT_TOKEN));
     browser.eval("location.reload()").await;
     browser.says(SOON, "Nothing is wrong").await;
+    // Without it nothing of what was shown is left, not even where nobody sees it.
+    explained(&browser, &order.to_string()).await;
+    browser.says(SOON, "asks warehouse").await;
+    browser.eval("document.querySelector('#connection button').click()").await;
+    browser.says(SOON, "This store is locked").await;
+    let left = browser.eval("document.body.textContent").await;
+    assert!(!left.as_str().unwrap().contains("warehouse"), "{left}");
+    assert_eq!(browser.eval("document.getElementById('told').textContent").await, "");
 
     // Nor does anything but the page itself come without a token.
     let client = world.client(Part::Store);
@@ -291,11 +317,29 @@ async fn the_page_survives_the_loss_and_the_return_of_every_service_of_postgres_
         // What was known stays to be read.
         let map = browser.eval("document.querySelectorAll('#map .service').length").await;
         assert_eq!(map, Value::from(4));
+        // And is not taken for what is so now.
+        let now = browser.eval("document.getElementById('trouble').innerText").await;
+        let now = now.as_str().unwrap();
+        assert!(now.contains("store is away") && !now.contains("Nothing is wrong"), "{now}");
+        let map = browser.eval("document.querySelector('#map svg').ariaLabel").await;
+        let map = map.as_str().unwrap();
+        assert!(map.contains("store: away") && map.contains("order: unknown"), "{map}");
         world.restart(Part::Store).await;
         well().await;
     }
+    // Whom it has given up it lets go: a browser has few connections to a server, and those that a
+    // Store took that was frozen are answered when it comes to itself.
+    browser
+        .eval(
+            "window.asked = [], window.real = window.fetch, window.fetch = (what, how) => {
+               window.asked.push(how.signal); return window.real(what, how); }, 0",
+        )
+        .await;
     world.freeze(Part::Store);
     browser.says(SOON, "it says nothing").await;
+    browser.until(SOON, "window.asked.length >= 2").await;
+    let let_go = "window.asked.slice(0, -1).every((signal) => signal.aborted)";
+    assert_eq!(browser.eval(let_go).await, true);
     world.thaw(Part::Store);
     well().await;
     browser.ends_well().await;
@@ -334,6 +378,37 @@ async fn nobody_is_asked_while_nobody_looks_and_once_however_many_do() {
     assert_eq!(world.left(MODEL), 10_000);
 }
 
+#[tokio::test]
+async fn since_when_a_service_is_away_is_not_guessed_from_before_anybody_looked() {
+    let world = World::plan().proxied(Part::Warranty).start().await;
+    let asked = || world.proxy(Part::Warranty).count("GET /manage/overview");
+    let browser = opened(&world).await;
+    browser.says(SOON, "Nothing is wrong").await;
+    world.kill(Part::Warranty).await;
+    browser.says(SOON, "warranty is away for").await;
+    browser.open("about:blank").await;
+    let mut last = asked();
+    until(SOON, "nobody has been asked for some time", async || {
+        tokio::time::sleep(Duration::from_millis(2200)).await;
+        let now = asked();
+        (std::mem::replace(&mut last, now) == now).then_some(())
+    })
+    .await;
+    // It was there in between, and nobody looked.
+    world.restart(Part::Warranty).await;
+    world.kill(Part::Warranty).await;
+    let moment = SystemTime::now();
+    let page = format!("{}/manage/dashboard", world.replica(Part::Store, 0).url());
+    browser.open(&page).await;
+    browser.says(SOON, "warranty is away for at least").await;
+    let since = browser.eval("document.querySelector('#trouble li time').dateTime").await;
+    let since = DateTime::parse_from_rfc3339(since.as_str().unwrap()).unwrap();
+    // What the page has of it is in whole milliseconds.
+    let moment = moment - Duration::from_millis(1);
+    assert!(SystemTime::from(since) >= moment, "away since {since}");
+    browser.ends_well().await;
+}
+
 /// Asks the page for the story of an order.
 async fn explained(browser: &Browser, id: &str) {
     browser.eval("document.getElementById('order').value = ''").await;
@@ -357,6 +432,13 @@ async fn an_order_is_explained_on_the_page_and_who_gives_no_answer_is_a_gap() {
     browser.says(SOON, "paid; one thing is still to happen; with gaps").await;
     browser.says(SOON, "Still to happen").await;
     world.restart(Part::Warranty).await;
+    // One that is frozen says nothing for as long as it is asked: the launcher waits for ten seconds.
+    world.freeze(Part::Warranty);
+    let start = std::time::Instant::now();
+    let answer = world.client(Part::Store).get(format!("/manage/explain/{lost}")).send().await.ok();
+    assert!(start.elapsed() < Duration::from_secs(9), "{:?}", start.elapsed());
+    assert_eq!(answer["gaps"][0]["service"], "warranty", "{answer:#}");
+    world.thaw(Part::Warranty);
     world.settled_claim(RECOVERY * 2, lost, claim).await;
     explained(&browser, &order.to_string()).await;
     browser.says(SOON, "the warranty is USE_WARRANTY").await;

@@ -22,7 +22,8 @@ struct Story {
     answers: BTreeSet<Row>,
     /// Id, kind, and where it is: of Order and of Store.
     calls: BTreeSet<Row>,
-    /// Of those that are open: id, when it is due in microseconds, and nothing.
+    /// Of those that are open, and of sagas that somebody runs: id, until when in microseconds, and
+    /// nothing.
     due: BTreeSet<Row>,
     /// `order`, `item` or `warranty`, its state, and nothing.
     facts: BTreeSet<Row>,
@@ -54,8 +55,15 @@ impl Story {
             let select = |from| format!("SELECT d.id::text AS a, {what} {from}");
             of(Part::Order, &select(&mine)).chain(of(Part::Store, &select(&stores)))
         };
-        let due = "(extract(epoch FROM d.not_before) * 1000000)::bigint::text AS b,
+        // What somebody has waits for his lease, and all else for its time.
+        let due = "(extract(epoch FROM CASE WHEN d.state = 'running' THEN d.lease_until
+                                            ELSE d.not_before END) * 1000000)::bigint::text AS b,
                    CASE WHEN d.ended_at IS NULL THEN '' ELSE 'over' END AS c";
+        let leases = format!(
+            "SELECT id::text AS a, (extract(epoch FROM lease_until) * 1000000)::bigint::text AS b,
+                    '' AS c
+             FROM saga WHERE key = '{order}' AND ended_at IS NULL AND lease_until IS NOT NULL"
+        );
         let fact = |part: Part, name: &str, state: &str, from: &str| {
             let none = format!(
                 "SELECT '{name}' AS a, coalesce((SELECT {state} FROM {from}), 'none') AS b, '' AS c"
@@ -74,11 +82,15 @@ impl Story {
             answers: steps(
                 "CASE WHEN t.state IN ('done', 'refused', 'unknown') THEN t.state
                       WHEN t.output IS NOT NULL THEN 'done'
-                      WHEN t.ended_at IS NOT NULL THEN 'unknown' ELSE '' END",
+                      WHEN t.ended_at IS NOT NULL OR t.state <> 'intent' THEN 'unknown'
+                      ELSE '' END",
             )
             .collect(),
             calls: calls("d.kind AS b, d.state AS c").collect(),
-            due: calls(due).filter(|[_, _, over]| over.is_empty()).collect(),
+            due: calls(due)
+                .filter(|[_, _, over]| over.is_empty())
+                .chain(of(Part::Order, &leases))
+                .collect(),
             facts: [
                 fact(
                     Part::Order,
@@ -117,6 +129,16 @@ impl Story {
             times.push(text(event, "at"));
         }
         assert!(times.is_sorted(), "{times:?}");
+        // A step is undone when all of its saga is asked, and not before.
+        let mut back: BTreeSet<String> = BTreeSet::new();
+        for event in events("journal") {
+            let (saga, state) = (text(event, "of"), text(event, "state"));
+            if ["undo_intent", "undo_deferred", "undone"].contains(&&*state) {
+                back.insert(saga);
+            } else if !["compensated", "committed"].contains(&&*state) {
+                assert!(!back.contains(&saga), "{event} after an undo: {answer:#}");
+            }
+        }
         for event in events("journal").chain(events("ledger")) {
             let (key, state) = ((text(event, "of"), text(event, "name")), text(event, "state"));
             if state == "intent" {
@@ -183,7 +205,8 @@ impl World {
             "CANCELED" => "refunded",
             _ if open => "being placed",
             _ if written.sagas.is_empty() && written.calls.is_empty() => "never seen",
-            _ => "taken back",
+            _ if answer["waits"].as_array().unwrap().is_empty() => "taken back",
+            _ => "being taken back",
         };
         let said = answer["outcome"].as_str().unwrap();
         // Of one that Order has never seen there may be a tombstone alone.

@@ -88,6 +88,9 @@ export function span(millis) {
   return `${Math.round(seconds / 86400)} d`;
 }
 
+/** How often. */
+export const times = (count) => (count === 1 ? 'once' : `${count} times`);
+
 const two = (number) => String(number).padStart(2, '0');
 
 /** A moment to the second, by the reader's clock. */
@@ -100,8 +103,11 @@ export function exact(moment) {
 /** "12 s ago", and the exact time for whoever points at it or moves to it. */
 export const ago = (at) => when(at, `${span(now() - Date.parse(at))} ago`);
 
-/** "for 12 s", likewise. */
-export const since = (at) => when(at, `for ${span(now() - Date.parse(at))}`);
+/** "for 12 s", likewise; where nobody saw its beginning, "for at least 12 s". */
+export const since = (at, atLeast = false) => when(
+  at,
+  `for ${atLeast ? 'at least ' : ''}${span(now() - new Date(at).getTime())}`,
+);
 
 /** "in 4 s", or what is said when that is over. */
 export const until = (moment, over) => when(

@@ -1,7 +1,7 @@
 // What is done later, and what reaches into several systems: how much, since when, why not yet, and an
 // operator's hand on it.
 
-import { ago, badge, h, mark, since, span, until } from './dom.js';
+import { ago, badge, exact, h, mark, now, since, span, times, until } from './dom.js';
 import { explain } from './explain.js';
 import { command } from './live.js';
 
@@ -12,6 +12,19 @@ let redraw = () => {};
 export const onCommand = (draw) => {
   redraw = draw;
 };
+
+export const forgetCommands = () => said.clear();
+
+/** Of rows that are gone nothing more is said: one that comes back is another matter. */
+function tidy(services) {
+  const there = new Set(services.flatMap(({ overview }) => {
+    const { deferred, sagas } = overview?.rows ?? {};
+    return [...(deferred?.parked ?? []), ...(deferred?.waiting ?? []), ...(sagas?.open ?? [])].map(({ id }) => id);
+  }));
+  for (const id of said.keys()) {
+    if (!there.has(id)) said.delete(id);
+  }
+}
 
 /** Asks before it is done: what there is no way back from, or what costs others something. */
 function confirm(title, text, yes) {
@@ -38,9 +51,9 @@ function button(service, ledger, row, verb, label, title, text) {
     redraw();
     try {
       await command(path(service, ledger, row.id, verb));
-      said.set(row.id, ['good', verb === 'discard' ? 'discarded' : 'is tried again']);
+      said.set(row.id, ['good', `${verb === 'discard' ? 'discarded' : 'retried'} at ${exact(now()).slice(11)}`]);
     } catch (error) {
-      said.set(row.id, ['bad', `not done: ${error.message}`]);
+      said.set(row.id, ['bad', error.refused ? `not done: ${error.message}` : `it isn't known whether it was done: ${error.message}`]);
     }
     redraw();
   };
@@ -61,7 +74,7 @@ function known(service) {
   const { rows } = service.overview;
   const last = rows.at ? [', as of ', ago(rows.at)] : ', and never was';
   const [why, at] = service.state !== 'here'
-    ? [`${service.name} is away`, service.since]
+    ? [service.state === 'away' ? `${service.name} is away` : service.reason ?? 'it is not asked yet', service.since]
     : [rows.error, rows.unknownSince];
   return at && h('p', { class: 'stale' }, mark('idle'), h('span', {}, 'unknown ', since(at), `: ${why}`, last));
 }
@@ -74,6 +87,7 @@ function depth({ pending, sent, running }) {
 }
 
 export function showDeferred(services) {
+  tidy(services);
   const all = parts(services, 'defers');
   if (!all.length) return nothing('None is known yet.');
   return all.map((service) => {
@@ -90,19 +104,19 @@ export function showDeferred(services) {
         kind.oldestMs !== undefined && h('span', {}, `oldest ${span(kind.oldestMs)}`),
         kind.oldestMs !== undefined && h('span', {}, kind.lateMs === undefined ? 'none late' : `late by ${span(kind.lateMs)}`),
         kind.parked ? badge('bad', `${kind.parked} parked`) : h('span', {}, 'none parked')))),
-      ledger.parked.length > 0 && h('h4', {}, 'Parked'),
-      ledger.parked.length > 0 && h('ul', { class: 'rows calls' }, ledger.parked.map((call) => h('li', { key: call.id, class: 'bad' },
+      ledger.parked.length > 0 && h('h4', { key: 'parked' }, 'Parked'),
+      ledger.parked.length > 0 && h('ul', { key: 'those parked', class: 'rows calls' }, ledger.parked.map((call) => h('li', { key: call.id, class: 'bad' },
         h('span', { class: 'who' }, badge('bad', 'parked'), ' ', h('b', {}, call.kind), ' ', h('code', {}, call.id)),
         h('span', { class: 'why' }, call.lastError ?? 'no reason is known'),
-        h('span', { class: 'state' }, call.endedAt ? ago(call.endedAt) : '', `, begun ${call.attempts} times`),
+        h('span', { class: 'state' }, call.endedAt ? ago(call.endedAt) : '', `, begun ${times(call.attempts)}`),
         h('span', { class: 'buttons' },
           button(service.name, 'deferred', call, 'retry', 'Retry', 'Retry this call?',
             `${call.kind} ${call.id} is made again from the beginning, now. Its id is the same: what it has done already is not done twice.`),
           button(service.name, 'deferred', call, 'discard', 'Discard', 'Discard this call?',
             `${call.kind} ${call.id} is not made any more, and what it was to do stays undone. It can be retried later, as long as it is kept.`),
           outcome(call))))),
-      ledger.waiting.length > 0 && h('h4', {}, 'Waiting'),
-      ledger.waiting.length > 0 && h('ul', { class: 'rows calls' }, ledger.waiting.slice(0, 20).map((call) => h('li', { key: call.id },
+      ledger.waiting.length > 0 && h('h4', { key: 'waiting' }, 'Waiting'),
+      ledger.waiting.length > 0 && h('ul', { key: 'those waiting', class: 'rows calls' }, ledger.waiting.slice(0, 20).map((call) => h('li', { key: call.id },
         h('span', { class: 'who' }, h('b', {}, call.kind), ' ', h('code', {}, call.id)),
         h('span', { class: 'why' }, call.lastError ?? 'not tried yet'),
         h('span', { class: 'state' }, 'due ', until(Date.parse(call.notBefore), 'now, or when its breaker lets it')),

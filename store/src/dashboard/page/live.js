@@ -30,10 +30,13 @@ export async function follow({ told, lost, locked }) {
   for (;;) {
     aborter = new AbortController();
     const { signal } = aborter;
+    // What is given up is let go: a browser has few connections to a server.
+    const attempt = new AbortController();
+    signal.addEventListener('abort', () => attempt.abort(), { once: true });
     let gave = false;
     try {
-      const answer = await patiently(signal, fetch('/manage/dashboard/live', {
-        headers: headers(), cache: 'no-store', signal,
+      const answer = await patiently(fetch('/manage/dashboard/live', {
+        headers: headers(), cache: 'no-store', signal: attempt.signal,
       }));
       if (answer.status === 401 || answer.status === 403) {
         const said = await answer.json();
@@ -42,7 +45,7 @@ export async function follow({ told, lost, locked }) {
         continue;
       }
       if (!answer.ok) throw new Error(`it answers ${answer.status}`);
-      for await (const data of events(answer.body.getReader(), signal)) {
+      for await (const data of events(answer.body.getReader())) {
         gave = true;
         try {
           told(JSON.parse(data));
@@ -55,8 +58,10 @@ export async function follow({ told, lost, locked }) {
       if (gave) continue;
       throw new Error('it is about to end');
     } catch (error) {
-      if (signal.aborted && signal.reason?.name === 'AbortError') continue;
+      if (signal.aborted) continue;
       lost(error === SILENT || error.name === 'TypeError' ? reason(error) : error.message);
+    } finally {
+      attempt.abort();
     }
     await Promise.race([aborted(signal), new Promise((go) => setTimeout(go, WAIT))]);
   }
@@ -72,7 +77,7 @@ const aborted = (signal) => new Promise((go) => {
 });
 
 /** What comes of it, unless nothing does for too long. */
-async function patiently(signal, promise) {
+async function patiently(promise) {
   let timer;
   const late = new Promise((_, fail) => {
     timer = setTimeout(() => fail(SILENT), SILENCE);
@@ -84,12 +89,12 @@ async function patiently(signal, promise) {
   }
 }
 
-async function* events(reader, signal) {
+async function* events(reader) {
   const decoder = new TextDecoder();
   let text = '';
   try {
     for (;;) {
-      const { done, value } = await patiently(signal, reader.read());
+      const { done, value } = await patiently(reader.read());
       if (done) return;
       text += decoder.decode(value, { stream: true });
       for (let end = text.indexOf('\n\n'); end >= 0; end = text.indexOf('\n\n')) {
@@ -103,28 +108,25 @@ async function* events(reader, signal) {
   }
 }
 
-/** What is answered to an operator's question. What was wrong with it is thrown. */
-export async function question(path) {
-  let answer;
+// Store waits for the others for half of this at most.
+const PATIENCE = 12_000;
+
+/** What Store answers. What was wrong with it is thrown, and whether Store said so. */
+async function ask(method, path) {
+  const wrong = (message, refused) => Object.assign(new Error(message), { refused });
   try {
-    answer = await fetch(path, { headers: headers(), cache: 'no-store' });
-  } catch {
-    throw new Error('Store gives no answer');
+    const signal = AbortSignal.timeout(PATIENCE);
+    const answer = await fetch(path, { method, headers: headers(), cache: 'no-store', signal });
+    const said = await answer.json();
+    if (answer.ok) return said;
+    throw wrong(said.message ?? `Store answers ${answer.status}`, answer.status < 500);
+  } catch (error) {
+    throw error.refused === undefined ? wrong('Store gives no answer', false) : error;
   }
-  const said = await answer.json().catch(() => ({}));
-  if (!answer.ok) throw new Error(said.message ?? `Store answers ${answer.status}`);
-  return said;
 }
 
-/** An operator's command. What was wrong with it is thrown. */
-export async function command(path) {
-  let answer;
-  try {
-    answer = await fetch(path, { method: 'POST', headers: headers(), cache: 'no-store' });
-  } catch {
-    throw new Error('Store gives no answer');
-  }
-  if (answer.ok) return;
-  const said = await answer.json().catch(() => ({}));
-  throw new Error(said.message ?? `Store answers ${answer.status}`);
-}
+/** What is answered to an operator's question. */
+export const question = (path) => ask('GET', path);
+
+/** An operator's command. Unless it was refused it may have been carried out. */
+export const command = (path) => ask('POST', path);

@@ -1,6 +1,6 @@
 // The four services, and who calls whom.
 
-import { h, mark, since } from './dom.js';
+import { h, mark, since, times } from './dom.js';
 import { breakersOf, called, probe, STATES } from './trouble.js';
 
 // Where they are when there is room, and when there isn't: no two calls cross.
@@ -53,14 +53,14 @@ export function showMap(services) {
   const calls = edges(services);
   const lines = calls.map(({ key, from, to, state, stale }) => {
     const [[x1, y1], [x2, y2]] = [border(at[from], at[to], box, 2), border(at[to], at[from], box, 8)];
-    const [kind, word] = STATES[state];
+    const [kind, word] = stale ? SERVICE.unknown : STATES[state];
     const [x, y] = [(x1 + x2) / 2, (y1 + y2) / 2];
-    const room = word.length * 7 + 26;
-    return h('g', { key, class: `call ${stale ? 'idle' : kind}` },
+    const room = word.length * 7.8 + 28;
+    return h('g', { key, class: `call ${kind}` },
       h('line', { x1, y1, x2, y2, 'marker-end': 'url(#arrow)' }),
       h('rect', { class: 'label', x: x - room / 2, y: y - 11, width: room, height: 22, rx: 4 }),
-      mark(stale ? 'idle' : kind, { x: x - room / 2 + 5, y: y - 6 }),
-      h('text', { x: x + 8, y: y + 4 }, stale ? 'unknown' : word));
+      mark(kind, { x: x - room / 2 + 5, y: y - 6 }),
+      h('text', { x: x + 8, y: y + 4 }, word));
   });
   const boxes = services.filter(({ name }) => at[name]).map((service) => {
     const [x, y] = at[service.name];
@@ -102,7 +102,7 @@ export function showBreakers(services, rates) {
       h('span', { class: 'who' }, h('b', {}, service.name), ' → ', h('b', {}, called(breaker))),
       h('span', { class: 'state' }, h('span', { class: `badge ${kind}` }, mark(kind), word), ' ',
         stale ? null : since(breaker.since)),
-      h('span', { class: 'why' }, breaker.reason ?? (breaker.opened ? `opened ${breaker.opened} times so far` : 'never opened so far')),
+      h('span', { class: 'why' }, breaker.reason ? `${breaker.state === 'closed' ? 'last failure: ' : ''}${breaker.reason}` : (breaker.opened ? `opened ${times(breaker.opened)} since its start` : 'never opened since its start')),
       h('span', { class: 'next' }, next),
       h('span', { class: 'numbers' },
         stale || rate === undefined ? '' : flow(rate, failed, rejected)));

@@ -19,7 +19,7 @@ export const STATES = {
 
 /** When a breaker lets a call through that probes. */
 export function probe(service, breaker) {
-  if (breaker.state === 'half_open') return 'a call is probing';
+  if (breaker.state === 'half_open') return breaker.probes ? 'a call is probing' : 'probes with the next call';
   if (breaker.state === 'forced_open') return 'only when an operator resets it';
   if (breaker.state !== 'open') return null;
   const moment = Date.parse(service.overview.at) + (breaker.retryAfterMs ?? 0);
@@ -31,6 +31,9 @@ export const called = (breaker) => (breaker.dependency === 'deferred'
   ? `deferred ${breaker.operation}`
   : breaker.name);
 
+/** Whether all of them are here: what isn't asked yet may be wrong. */
+export const isWell = (services) => services.every(({ state }) => state === 'here') && !troubles(services).length;
+
 /** What is wrong: `say` is what is read out, `tell` what is shown. */
 export function troubles(services) {
   const all = [];
@@ -38,10 +41,10 @@ export function troubles(services) {
     const { name, overview } = service;
     if (service.state === 'away') {
       all.push({ key: `away ${name}`, kind: 'bad', say: `${name} is away`,
-        tell: [h('b', {}, `${name} is away`), ' ', since(service.since), `: ${service.reason}`] });
+        tell: [h('b', {}, `${name} is away`), ' ', since(service.since, service.atLeast), `: ${service.reason}`] });
     } else if (service.state === 'refusing') {
       all.push({ key: `away ${name}`, kind: 'warn', say: `${name} refuses Store`,
-        tell: [h('b', {}, `${name} refuses Store`), ' ', since(service.since), `: ${service.reason}`] });
+        tell: [h('b', {}, `${name} refuses Store`), ' ', since(service.since, service.atLeast), `: ${service.reason}`] });
     }
     if (!overview) continue;
     const here = service.state === 'here';
@@ -101,7 +104,9 @@ export function showTrouble(services) {
     wrong.length
       ? h('ul', { class: 'troubles', key: 'wrong' }, wrong.map(({ key, kind, tell }) =>
         h('li', { key, class: kind }, mark(kind), h('span', {}, tell))))
-      : h('p', { class: 'well', key: 'well' }, mark('good'), 'Nothing is wrong that Store knows of.'),
+      : isWell(services)
+        ? h('p', { class: 'well', key: 'well' }, mark('good'), 'Nothing is wrong that Store knows of.')
+        : h('p', { class: 'quiet', key: 'asking' }, 'Asking …'),
     events.length > 0 && h('details', { key: 'lately' }, h('summary', {}, 'What the breakers did lately'),
       h('ol', { class: 'events' }, events.map((event) => h('li', {},
         ago(event.at), ` ${event.caller} → ${event.breaker}: ${event.what.replaceAll('_', ' ')}`,

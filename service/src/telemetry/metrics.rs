@@ -84,17 +84,18 @@ fn describe() {
     Collector::default().describe();
 }
 
-/// A request was answered. `route` is one of the service's own.
+/// A request was answered. `route` is one of the service's own, and `method` one that it has: another one
+/// is the client's to choose, and would be a series for each route.
 pub(crate) fn request(
     service: &'static str,
-    (method, route): (&Method, &str),
+    (method, route): (Option<&Method>, &str),
     status: StatusCode,
     shed: bool,
     took: Duration,
 ) {
     let labels = [
         ("service", service.to_owned()),
-        ("method", known(method, status).to_owned()),
+        ("method", method.and_then(known).unwrap_or("other").to_owned()),
         ("route", route.to_owned()),
         ("status", status.as_str().to_owned()),
     ];
@@ -106,12 +107,8 @@ pub(crate) fn request(
     }
 }
 
-/// Methods are the client's to invent: a label must not be. Neither has each route a series for each
-/// method that it doesn't have.
-fn known(method: &Method, status: StatusCode) -> &str {
-    match method.as_str() {
-        _ if status == StatusCode::METHOD_NOT_ALLOWED => "other",
-        name @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => name,
-        _ => "other",
-    }
+/// Methods are the client's to invent, and may be as long as a head.
+pub(crate) fn known(method: &Method) -> Option<&str> {
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    Some(method.as_str()).filter(|name| known.contains(name))
 }

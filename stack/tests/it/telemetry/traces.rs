@@ -6,7 +6,7 @@ use serde_json::Value;
 use service::testing::{Call, until};
 use tokio::net::TcpListener;
 
-use super::collector::{Collector, Trace, traced};
+use super::collector::{Collector, Span, Trace, traced};
 use crate::world::shop::{Promise as _, prompt};
 use crate::world::{Part, RECOVERY, World};
 
@@ -104,6 +104,9 @@ async fn a_purchase_and_a_claim_are_each_one_trace_from_store_to_warranty() {
     // What is asked every few seconds tells no story.
     let all = collector.all();
     assert!(all.iter().all(|span| !span.name.contains("/manage")), "{all:#?}");
+    let begun = |span: &&Span| span.parent.is_empty() && span.kind != "server";
+    let begun: Vec<_> = all.iter().filter(begun).collect();
+    assert!(begun.is_empty(), "traces of nobody's request: {begun:#?}");
 
     // Lines say which trace and which span, and whose request.
     for part in Part::ALL {
@@ -120,6 +123,56 @@ async fn a_purchase_and_a_claim_are_each_one_trace_from_store_to_warranty() {
             (&bought.into(), &span.id.clone().into())
         );
     }
+}
+
+/// Heads are 16 KiB at most: `tracestate` of about so much, as it is well-formed.
+fn tracestate(bytes: usize) -> String {
+    let half = (bytes / 32 - 6) / 2;
+    let member = |number: i32| format!("k{number}{}={}", "k".repeat(half), "v".repeat(half));
+    let members = (10..42).map(member);
+    members.collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_sends_is_neither_kept_at_length_nor_a_burden_to_whoever_is_called() {
+    let collector = Collector::start().await;
+    let plan = World::plan().patient().variable("LOG_FORMAT", "json");
+    let world = collector.takes_from(plan).start().await;
+    let order = world.bought().await;
+    let full = "6af7651916cd43dd8448eb211c80319c";
+    // As much as Store takes, and less than it would take with what it adds itself.
+    let mut taken = 0;
+    for bytes in (15_000..16_400).step_by(48) {
+        let call = within(world.get(order), full).header("tracestate", tracestate(bytes));
+        let answer = call.send().await;
+        match answer.status {
+            200 => {
+                assert!(!answer.text().contains("unavailable"), "{bytes}: {answer:?}");
+                taken += 1;
+            }
+            status => assert_eq!(status, 431, "{bytes}: {answer:?}"),
+        }
+    }
+    assert!((5..29).contains(&taken), "{taken}");
+    world.assert_all_closed().await;
+
+    // What isn't well-formed is no trace to go on with.
+    let answer = world.get(order).header("traceparent", "00-1-1-01").send().await;
+    let own = answer.header("traceparent").unwrap();
+    assert!(!own.contains("-00000000000000000000000000000001-"), "{own}");
+
+    let (long, odd) = ("x".repeat(5000), "7af7651916cd43dd8448eb211c80319c");
+    let call = world.store().call(&long.to_uppercase(), format!("/{long}"));
+    assert_eq!(within(call, odd).send().await.status, 404);
+    let span = collector
+        .until(odd, "what is odd is sent", |trace| trace.find("store", "server", "").cloned());
+    let span = span.await;
+    assert_eq!(span.name, "HTTP");
+    assert_eq!(span.attributes["http.request.method"], "_OTHER");
+    assert!(span.attributes.values().all(|value| value.len() <= 256), "{span:?}");
+    let said = world.replica(Part::Store, 0).said();
+    let longest = said.lines().map(str::len).max().unwrap();
+    assert!(longest < 2000, "a line of {longest} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]

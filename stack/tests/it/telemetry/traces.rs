@@ -2,6 +2,7 @@
 
 use std::time::{Duration, Instant};
 
+use resilience::testkit::crash;
 use serde_json::Value;
 use service::testing::{Call, until};
 use tokio::net::TcpListener;
@@ -75,7 +76,12 @@ async fn a_purchase_and_a_claim_are_each_one_trace_from_store_to_warranty() {
     assert_eq!(root.attributes["http.response.status_code"], "201");
     assert_eq!(root.attributes["http.route"], "/api/v1/store/{userUid}/purchase");
 
-    let trace = collector.trace(bought);
+    // What is done for a request is sent before it.
+    let trace = collector.until(bought, "every service has sent its part", |trace| {
+        let served = |part: &Part| trace.find(part.name(), "server", "POST").is_some();
+        Part::ALL.iter().all(served).then(|| Trace(trace.0.clone()))
+    });
+    let trace = trace.await;
     let calls: Vec<_> = trace.0.iter().filter(|span| span.kind == "client").collect();
     let to = |name: &str| calls.iter().filter(|call| call.is("peer.service", name)).count();
     assert_eq!((to("order"), to("warehouse"), to("warranty")), (1, 1, 1));
@@ -224,6 +230,30 @@ async fn what_is_done_later_is_in_the_trace_of_whoever_asked_for_it() {
     assert!(way.iter().any(|span| span.starts_with("warehouse server")), "{way:#?}");
     let said = world.replica(Part::Store, 0).said();
     assert!(said.contains("deferred{kind=\"claim\"") && !said.contains("otel."), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_is_taken_back_in_the_trace_of_the_request_that_began_it() {
+    let collector = Collector::start().await;
+    let world = collector.takes_from(World::plan().impatient()).start().await;
+    let order = world.replica(Part::Order, 0);
+    order.kill().await;
+    // The item is taken, and Warranty not asked yet.
+    order.spawn_with(&[(crash::AT, "before POST warranty #1")]);
+    order.ready().await;
+    let trace = "8af7651916cd43dd8448eb211c80319c";
+    within(world.buy(), trace).send().await;
+    order.ended().await;
+    // Nobody asks Order to take it back: it does so by itself.
+    world.kill(Part::Store).await;
+    world.restart(Part::Order).await;
+    let way = collector.until(trace, "Order has taken the item back", |trace| {
+        let way = trace.path(trace.find("warehouse", "server", "DELETE")?);
+        way[0].starts_with("order consumer process ").then_some(way)
+    });
+    let way = way.await;
+    let [.., undo, call, _] = &way[..] else { panic!("{way:#?}") };
+    assert_eq!([undo, call], ["order internal undo", "order client DELETE"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

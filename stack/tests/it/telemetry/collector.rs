@@ -104,7 +104,7 @@ pub(super) fn traced(plan: Plan, url: &str) -> Plan {
 async fn take(State(taken): State<Arc<Mutex<Taken>>>, body: Bytes) -> Vec<u8> {
     let request = ExportTraceServiceRequest::decode(body).unwrap();
     let mut taken = taken.lock().unwrap();
-    taken.raw += &format!("{request:?}\n");
+    taken.raw.extend([format!("{request:?}\n")]);
     for of_service in request.resource_spans {
         let resource = attributes(of_service.resource.unwrap_or_default().attributes);
         for span in of_service.scope_spans.into_iter().flat_map(|scope| scope.spans) {

@@ -34,11 +34,10 @@ impl Caller {
             .filter(|id| is_visible(id, 128))
             .cloned()
             .unwrap_or_else(|| minted(&Uuid::new_v4().to_string()));
-        let traceparent =
-            headers.get(TRACEPARENT).filter(|t| is_traceparent(t)).cloned().unwrap_or_else(|| {
-                let span = Uuid::new_v4().simple().to_string();
-                minted(&format!("00-{}-{}-01", Uuid::new_v4().simple(), &span[..16]))
-            });
+        let traceparent = traceparent(headers).cloned().unwrap_or_else(|| {
+            let span = Uuid::new_v4().simple().to_string();
+            minted(&format!("00-{}-{}-01", Uuid::new_v4().simple(), &span[..16]))
+        });
         Self { request_id, traceparent, deadline: None }
     }
 
@@ -130,6 +129,11 @@ fn minted(text: &str) -> HeaderValue {
 pub(crate) fn is_visible(value: &HeaderValue, longest: usize) -> bool {
     let bytes = value.as_bytes();
     (1..=longest).contains(&bytes.len()) && bytes.iter().all(u8::is_ascii_graphic)
+}
+
+/// Of the trace that a request is to go on with, where that is usable.
+pub(crate) fn traceparent(headers: &HeaderMap) -> Option<&HeaderValue> {
+    headers.get(TRACEPARENT).filter(|text| is_traceparent(text))
 }
 
 /// `version-trace-parent-flags` in lower-case hex, neither id all zeros

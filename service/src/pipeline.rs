@@ -121,9 +121,9 @@ async fn observe(State(shell): State<Arc<Shell>>, mut request: Request, next: Ne
     telemetry::logs::identify(&span, caller.shown());
     request.extensions_mut().insert(caller.clone());
     let answered = AssertUnwindSafe(answer(&shell, request, next)).catch_unwind();
-    let response = match answered.instrument(span.clone()).await {
-        Ok(answered) => answered.into_response(),
-        Err(panic) => panicked(&*panic).into_response(),
+    let (reached, response) = match answered.instrument(span.clone()).await {
+        Ok(answered) => (answered.is_ok(), answered.into_response()),
+        Err(panic) => (true, panicked(&*panic).into_response()),
     };
 
     let (mut parts, body) = response.into_parts();
@@ -145,7 +145,9 @@ async fn observe(State(shell): State<Arc<Shell>>, mut request: Request, next: Ne
     }
     let (status, took) = (parts.status, start.elapsed());
     let shed = failure.as_ref().is_some_and(Failure::is_shed);
-    telemetry::request(shell.name, (&method, route.unwrap_or("unmatched")), status, shed, took);
+    // Before its route was reached, nothing has looked at whether that has the method.
+    let known = (reached && status != StatusCode::METHOD_NOT_ALLOWED).then_some(&method);
+    telemetry::request(shell.name, (known, route.unwrap_or("unmatched")), status, shed, took);
     if !is_plumbing(&path) {
         shell.traffic.count(status, took);
     }
@@ -169,18 +171,20 @@ fn span(
     if is_plumbing(path) {
         return tracing::info_span!(target: UNTRACED, "request", service, id);
     }
+    let method = telemetry::known(method);
+    let gap = if route.is_some() { " " } else { "" };
     tracing::info_span!(
         "request",
         service,
         id,
-        otel.name = %format_args!("{method} {}", route.unwrap_or_default()),
+        otel.name = %format_args!("{}{gap}{}", method.unwrap_or("HTTP"), route.unwrap_or_default()),
         otel.kind = "server",
         otel.status_code = Empty,
         error.type = Empty,
-        http.request.method = method.as_str(),
+        http.request.method = method.unwrap_or("_OTHER"),
         http.response.status_code = Empty,
         http.route = route,
-        url.path = path,
+        url.path = shown(path),
         url.scheme = "http",
     )
 }

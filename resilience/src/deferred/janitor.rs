@@ -29,7 +29,7 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Duration) {
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut swept: Option<Instant> = None;
     #[cfg(feature = "metrics")]
-    let mut sampled: Option<Instant> = None;
+    let (mut sampled, mut seen) = (None::<Instant>, std::collections::BTreeSet::new());
     loop {
         select! {
             biased;
@@ -45,7 +45,7 @@ pub(super) async fn run(shared: Arc<Shared>, retention: Duration) {
         if sampled.is_none_or(|sampled| sampled.elapsed() >= SAMPLE)
             && let Ok(snapshot) = shared.snapshot().await
         {
-            super::counts::publish(&snapshot);
+            super::counts::publish(&snapshot, &mut seen);
             sampled = Some(Instant::now());
         }
         if swept.is_none_or(|swept| swept.elapsed() >= SWEEP) && sweep(&shared, retention).await {

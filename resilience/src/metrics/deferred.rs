@@ -1,10 +1,11 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use metrics::{
     Unit, counter, describe_counter, describe_gauge, describe_histogram, gauge, histogram,
 };
 
-use super::float;
+use super::{float, gone};
 use crate::deferred::{Broker, KindSnapshot, Snapshot};
 
 const DEPTH: &str = "resilience_deferred_depth";
@@ -36,25 +37,34 @@ pub(super) fn describe() {
     }
 }
 
-/// What the ledger holds.
-pub(crate) fn publish(snapshot: &Snapshot) {
-    for kind in &snapshot.kinds {
-        let KindSnapshot { pending, sent, running, parked, .. } = *kind;
-        for (state, count) in
-            [("pending", pending), ("sent", sent), ("running", running), ("parked", parked)]
-        {
-            gauge!(DEPTH, "kind" => kind.kind.clone(), "state" => state).set(float(count));
-        }
-        let oldest = kind.oldest.unwrap_or_default();
-        gauge!(OLDEST, "kind" => kind.kind.clone()).set(oldest.as_secs_f64());
+/// What the ledger holds. `seen` are the kinds of the last time.
+pub(crate) fn publish(snapshot: &Snapshot, seen: &mut BTreeSet<String>) {
+    snapshot.kinds.iter().for_each(depth);
+    for kind in gone(seen, snapshot.kinds.iter().map(|kind| &kind.kind)) {
+        depth(&KindSnapshot { kind, ..KindSnapshot::default() });
     }
     broker(snapshot.broker);
 }
 
-/// Who carries the calls. Told when it changes, too: the ledger may be away.
+fn depth(kind: &KindSnapshot) {
+    let KindSnapshot { pending, sent, running, parked, .. } = *kind;
+    for (state, count) in
+        [("pending", pending), ("sent", sent), ("running", running), ("parked", parked)]
+    {
+        gauge!(DEPTH, "kind" => kind.kind.clone(), "state" => state).set(float(count));
+    }
+    let oldest = kind.oldest.unwrap_or_default();
+    gauge!(OLDEST, "kind" => kind.kind.clone()).set(oldest.as_secs_f64());
+}
+
+/// Who carries the calls. Told when it changes, too: the ledger may be away. Where no broker is wanted,
+/// none is down.
 pub(crate) fn broker(broker: Broker) {
-    let up = if broker == Broker::Work { 1.0 } else { 0.0 };
-    gauge!(BROKER).set(up);
+    match broker {
+        Broker::Absent => {}
+        Broker::Down => gauge!(BROKER).set(0.0),
+        Broker::Work => gauge!(BROKER).set(1.0),
+    }
 }
 
 /// A call was begun, so long after it was due.
@@ -82,4 +92,29 @@ pub(crate) fn confirmed(took: Duration) {
 #[cfg(feature = "rabbitmq")]
 pub(crate) fn unrouted() {
     counter!(UNROUTED).increment(1);
+}
+
+#[cfg(test)]
+mod tests {
+    use metrics_exporter_prometheus::PrometheusBuilder;
+
+    use super::*;
+
+    /// Of a kind that an earlier release had, which nothing of this one's lists as empty.
+    #[test]
+    fn a_kind_of_which_nothing_is_left_is_told_to_be_empty() {
+        let recorder = PrometheusBuilder::new().build_recorder();
+        let shown = recorder.handle();
+        let old = KindSnapshot { kind: "old".to_owned(), parked: 7, ..KindSnapshot::default() };
+        metrics::with_local_recorder(&recorder, || {
+            let mut seen = BTreeSet::new();
+            for (kinds, parked) in [(vec![old.clone()], 7), (Vec::new(), 0), (vec![old], 7)] {
+                publish(&Snapshot { broker: Broker::Absent, kinds }, &mut seen);
+                let line = format!("{DEPTH}{{kind=\"old\",state=\"parked\"}} {parked}\n");
+                let shown = shown.render();
+                assert!(shown.contains(&line), "{shown}");
+                assert!(!shown.contains(BROKER), "nobody wanted one: {shown}");
+            }
+        });
+    }
 }

@@ -89,6 +89,17 @@ fn float(count: u64) -> f64 {
     count as f64
 }
 
+/// What was there the last time, and isn't now: a gauge would keep its last value. `seen` is then what is
+/// there.
+#[cfg(feature = "deferred")]
+fn gone<'a>(
+    seen: &mut std::collections::BTreeSet<String>,
+    present: impl Iterator<Item = &'a String>,
+) -> Vec<String> {
+    let before = std::mem::replace(seen, present.cloned().collect());
+    before.difference(seen).cloned().collect()
+}
+
 /// One attempt at a call that went out.
 #[cfg(feature = "http")]
 pub(crate) fn attempt(dependency: &Arc<str>, outcome: &'static str, took: std::time::Duration) {

@@ -80,6 +80,8 @@ pub(crate) async fn recover(
     let mut tick = interval((shared.settings.lease / LOOKS_PER_LEASE).min(LONGEST_LOOK));
     tick.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let (mut looked, mut more) = (0_u32, false);
+    #[cfg(feature = "metrics")]
+    let mut seen = std::collections::BTreeSet::new();
     loop {
         tokio::select! {
             biased;
@@ -106,7 +108,7 @@ pub(crate) async fn recover(
         if looked.is_multiple_of(SWEEP)
             && let Ok(snapshot) = shared.snapshot().await
         {
-            counts::publish(&snapshot);
+            counts::publish(&snapshot, &mut seen);
         }
         looked = looked.wrapping_add(1);
     }

@@ -9,21 +9,25 @@ use std::time::Duration;
 
 use http::{Method, StatusCode};
 use metrics::{Unit, counter, describe_counter, describe_gauge, describe_histogram, histogram};
-use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
+use metrics_exporter_prometheus::{
+    Matcher, PrometheusBuilder, PrometheusHandle, PrometheusRecorder,
+};
 use metrics_process::Collector;
 
 /// Upper bounds in seconds: from a read without hops to the longest budget of a request.
 const BUCKETS: [f64; 10] = [0.002, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0];
 
+/// The same for what waits while somebody is away, or this service itself: up to an hour.
+const LATE: (&str, [f64; 10]) = (
+    "resilience_deferred_lateness_seconds",
+    [0.05, 0.25, 1.0, 5.0, 15.0, 60.0, 300.0, 900.0, 1800.0, 3600.0],
+);
+
 /// The process's metrics, in Prometheus' text format on demand.
 pub(crate) fn metrics() -> &'static PrometheusHandle {
     static HANDLE: OnceLock<PrometheusHandle> = OnceLock::new();
     HANDLE.get_or_init(|| {
-        let builder = PrometheusBuilder::new();
-        let suffix = Matcher::Suffix("_seconds".to_owned());
-        // Fails for an empty list alone.
-        let builder = builder.set_buckets_for_metric(suffix, &BUCKETS).unwrap_or_default();
-        let recorder = builder.build_recorder();
+        let recorder = recorder();
         let handle = recorder.handle();
         #[cfg(feature = "testing")]
         if std::env::var_os("UNCOUNTED").is_some() {
@@ -35,6 +39,15 @@ pub(crate) fn metrics() -> &'static PrometheusHandle {
         describe();
         handle
     })
+}
+
+fn recorder() -> PrometheusRecorder {
+    let (late, buckets) = LATE;
+    let (late, others) = (Matcher::Full(late.to_owned()), Matcher::Suffix("_seconds".to_owned()));
+    // Fails for an empty list alone.
+    let builder = PrometheusBuilder::new().set_buckets_for_metric(others, &BUCKETS);
+    let builder = builder.and_then(|builder| builder.set_buckets_for_metric(late, &buckets));
+    builder.unwrap_or_default().build_recorder()
 }
 
 /// How often samples are folded into their buckets: as often as the exporter does where it listens itself.
@@ -84,17 +97,18 @@ fn describe() {
     Collector::default().describe();
 }
 
-/// A request was answered. `route` is one of the service's own.
+/// A request was answered. `route` is one of the service's own, and `method` one that it has: another one
+/// is the client's to choose, and would be a series for each route.
 pub(crate) fn request(
     service: &'static str,
-    (method, route): (&Method, &str),
+    (method, route): (Option<&Method>, &str),
     status: StatusCode,
     shed: bool,
     took: Duration,
 ) {
     let labels = [
         ("service", service.to_owned()),
-        ("method", known(method, status).to_owned()),
+        ("method", method.and_then(known).unwrap_or("other").to_owned()),
         ("route", route.to_owned()),
         ("status", status.as_str().to_owned()),
     ];
@@ -106,12 +120,32 @@ pub(crate) fn request(
     }
 }
 
-/// Methods are the client's to invent: a label must not be. Neither has each route a series for each
-/// method that it doesn't have.
-fn known(method: &Method, status: StatusCode) -> &str {
-    match method.as_str() {
-        _ if status == StatusCode::METHOD_NOT_ALLOWED => "other",
-        name @ ("GET" | "HEAD" | "POST" | "PUT" | "PATCH" | "DELETE" | "OPTIONS") => name,
-        _ => "other",
+/// Methods are the client's to invent, and may be as long as a head.
+pub(crate) fn known(method: &Method) -> Option<&str> {
+    let known = ["GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS"];
+    Some(method.as_str()).filter(|name| known.contains(name))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_call_that_is_begun_ten_minutes_late_is_told_from_one_that_is_an_hour_late() {
+        let recorder = recorder();
+        let shown = recorder.handle();
+        metrics::with_local_recorder(&recorder, || {
+            histogram!(LATE.0, "kind" => "claim").record(600.0);
+            histogram!("http_request_duration_seconds").record(0.007);
+        });
+        let shown = shown.render();
+        for line in [
+            r#"resilience_deferred_lateness_seconds_bucket{kind="claim",le="300"} 0"#,
+            r#"resilience_deferred_lateness_seconds_bucket{kind="claim",le="900"} 1"#,
+            r#"http_request_duration_seconds_bucket{le="0.005"} 0"#,
+            r#"http_request_duration_seconds_bucket{le="0.01"} 1"#,
+        ] {
+            assert!(shown.lines().any(|shown| shown == line), "{line}: {shown}");
+        }
     }
 }

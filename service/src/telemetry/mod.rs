@@ -15,7 +15,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 use tracing_subscriber::{EnvFilter, Layer, Registry, fmt};
 
 use logs::{Identified, Readable};
-pub(crate) use metrics::{fold, metrics, publish, request};
+pub(crate) use metrics::{fold, known, metrics, publish, request};
 pub use traces::Traces;
 
 /// Spans with this target are in the log alone: of what is asked every few seconds for as long as a

@@ -7,29 +7,29 @@
 //! the end of the story in it.
 
 use std::collections::BTreeMap;
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::Context as _;
 use http::{HeaderMap, HeaderValue};
-use opentelemetry::propagation::{Extractor, TextMapPropagator};
-use opentelemetry::trace::{TraceContextExt as _, TracerProvider as _};
+use opentelemetry::trace::{
+    SpanContext, SpanId, TraceContextExt as _, TraceFlags, TraceId, TraceState, TracerProvider as _,
+};
 use opentelemetry::{Context, KeyValue};
-use opentelemetry_http::{HeaderExtractor, HeaderInjector};
 use opentelemetry_otlp::{Protocol, SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
-use opentelemetry_sdk::propagation::TraceContextPropagator;
 use opentelemetry_sdk::trace::SdkTracerProvider;
-use tracing::{Level, Span, Subscriber};
+use tracing::subscriber::Interest;
+use tracing::{Level, Metadata, Span, Subscriber};
 use tracing_opentelemetry::OpenTelemetrySpanExt as _;
 use tracing_subscriber::Layer;
-use tracing_subscriber::filter::{FilterExt as _, Targets, filter_fn};
+use tracing_subscriber::filter::{DynFilterFn, FilterExt as _, Targets, filter_fn};
+use tracing_subscriber::layer;
 use tracing_subscriber::registry::LookupSpan;
 use uuid::Uuid;
 
 use super::{ANSWERED, UNTRACED};
-use crate::observe::TRACEPARENT;
+use crate::observe::{TRACEPARENT, traceparent};
 
 /// Longest that an end waits for what is still to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(2);
@@ -78,7 +78,7 @@ impl Traces {
             .with_targets([service, "service", "resilience"].map(|ours| (ours, Level::DEBUG)))
             .with_target("opentelemetry", tracing::level_filters::LevelFilter::OFF)
             .with_target(UNTRACED, tracing::level_filters::LevelFilter::OFF);
-        let layer = tracing_opentelemetry::layer()
+        let spans = tracing_opentelemetry::layer()
             .with_tracer(tracer)
             .with_location(false)
             .with_threads(false)
@@ -92,7 +92,15 @@ impl Traces {
             .with_error_fields_to_exceptions(false);
         // That a request was answered, its span says as well as the line.
         let told = filter_fn(|what| what.is_span() || what.target() != ANSWERED);
-        Some(layer.with_filter(wanted.and(told)))
+        // A piece of work for something that is in no trace begins none: health asks the database every
+        // few seconds, and so does whoever looks for deferred calls.
+        let within = DynFilterFn::new(|what, around: &layer::Context<'_, S>| {
+            !is_detail(what) || around.lookup_current().is_some()
+        });
+        let within = within.with_callsite_filter(|what| {
+            if is_detail(what) { Interest::sometimes() } else { Interest::always() }
+        });
+        Some(spans.with_filter(wanted.and(told).and(within)))
     }
 
     /// Sends what is left, for two seconds at most. Blocks.
@@ -103,6 +111,10 @@ impl Traces {
             tracing::warn!(%error, "not all spans could be sent");
         }
     }
+}
+
+fn is_detail(what: &Metadata<'_>) -> bool {
+    what.is_span() && *what.level() > Level::INFO
 }
 
 fn given(variable: &str) -> String {
@@ -123,47 +135,57 @@ fn is_named() -> bool {
         || given("OTEL_RESOURCE_ATTRIBUTES").contains("service.name=")
 }
 
-fn propagator() -> &'static TraceContextPropagator {
-    static PROPAGATOR: OnceLock<TraceContextPropagator> = OnceLock::new();
-    PROPAGATOR.get_or_init(TraceContextPropagator::new)
-}
-
-/// A request's span goes on with the trace that its headers name. The `traceparent` of the span, which
+/// A request's span goes on with the trace that its caller names. The `traceparent` of the span, which
 /// is not to be entered yet; nothing where it is in no trace.
 pub(crate) fn join(span: &Span, headers: &HeaderMap) -> Option<HeaderValue> {
     if !ON.load(Ordering::Relaxed) {
         return None;
     }
-    go_on(span, &HeaderExtractor(headers));
-    let mut own = HeaderMap::new();
-    inject(span, &mut own);
-    own.remove(TRACEPARENT)
+    go_on(span, traceparent(headers).and_then(|named| named.to_str().ok()));
+    own(span)
 }
 
 /// What is done later goes on with the trace of what travels with it.
 pub(crate) fn resume(span: &Span, travelling: &BTreeMap<String, String>) {
     if ON.load(Ordering::Relaxed) {
-        go_on(span, &Travelling(travelling));
-    }
-}
-
-fn go_on(span: &Span, headers: &dyn Extractor) {
-    let parent = propagator().extract_with_context(&Context::new(), headers);
-    if parent.span().span_context().is_valid() {
-        // It has not begun yet; or nobody looks at it.
-        drop(span.set_parent(parent));
+        go_on(span, travelling.get(TRACEPARENT.as_str()).map(String::as_str));
     }
 }
 
 /// Has whoever is called go on with the trace of this span.
 pub(crate) fn inject(span: &Span, headers: &mut HeaderMap) {
-    if !ON.load(Ordering::Relaxed) {
-        return;
+    if ON.load(Ordering::Relaxed)
+        && let Some(own) = own(span)
+    {
+        headers.insert(TRACEPARENT, own);
     }
+}
+
+/// `tracestate` is left behind: its sender would have it in each span, and in the head of each call that
+/// is made for him, which then may be longer than whoever is called takes.
+fn go_on(span: &Span, traceparent: Option<&str>) {
+    if let Some(parent) = traceparent.and_then(read) {
+        // It has not begun yet; or nobody looks at it.
+        drop(span.set_parent(Context::new().with_remote_span_context(parent)));
+    }
+}
+
+fn read(traceparent: &str) -> Option<SpanContext> {
+    let mut parts = traceparent.split('-').skip(1);
+    let trace = TraceId::from_hex(parts.next()?).ok()?;
+    let span = SpanId::from_hex(parts.next()?).ok()?;
+    let flags = TraceFlags::new(u8::from_str_radix(parts.next()?, 16).ok()?) & TraceFlags::SAMPLED;
+    let parent = SpanContext::new(trace, span, flags, true, TraceState::NONE);
+    parent.is_valid().then_some(parent)
+}
+
+fn own(span: &Span) -> Option<HeaderValue> {
     let context = span.context();
-    if context.span().span_context().is_valid() {
-        propagator().inject_context(&context, &mut HeaderInjector(headers));
-    }
+    let span = context.span();
+    let ids = span.span_context();
+    let flags = ids.trace_flags() & TraceFlags::SAMPLED;
+    let text = || format!("00-{}-{}-{flags:02x}", ids.trace_id(), ids.span_id());
+    ids.is_valid().then(|| HeaderValue::try_from(text()).ok()).flatten()
 }
 
 /// The ids of the trace and of the span that this thread is in.
@@ -175,16 +197,4 @@ pub(super) fn current() -> Option<(String, String)> {
     let span = context.span();
     let ids = span.span_context();
     ids.is_valid().then(|| (ids.trace_id().to_string(), ids.span_id().to_string()))
-}
-
-struct Travelling<'a>(&'a BTreeMap<String, String>);
-
-impl Extractor for Travelling<'_> {
-    fn get(&self, key: &str) -> Option<&str> {
-        self.0.get(key).map(String::as_str)
-    }
-
-    fn keys(&self) -> Vec<&str> {
-        self.0.keys().map(String::as_str).collect()
-    }
 }

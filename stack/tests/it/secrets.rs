@@ -1,13 +1,14 @@
-//! No secret is in any log or answer.
+//! No secret is in any log, answer or span.
 
 use serde_json::json;
 use service::testing::jwt::{SigningKey, claims};
 use service::testing::network::Act;
-use service::testing::{Call, Response};
+use service::testing::{Call, Response, until};
 use uuid::Uuid;
 
+use crate::telemetry::collector::Collector;
 use crate::world::shop::{ALEX, Promise as _};
-use crate::world::{MANAGEMENT_TOKEN, Part, SERVICE_TOKEN, World};
+use crate::world::{MANAGEMENT_TOKEN, Part, RECOVERY, SERVICE_TOKEN, World};
 
 /// All that was answered.
 #[derive(Default)]
@@ -22,10 +23,14 @@ impl Heard {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn no_secret_is_in_any_log_or_answer_whatever_goes_wrong() {
+async fn no_secret_is_in_any_log_answer_or_span_whatever_goes_wrong() {
     const SIGNING: &str = "a-signing-secret-of-more-than-32-bytes-geheim";
     const BROKER: &str = "a-password-of-the-broker-geheim";
-    let world = World::plan()
+    const COLLECTOR: &str = "a-key-of-the-collector-geheim";
+    let collector = Collector::start().await;
+    let plan = collector.takes_from(World::plan());
+    let world = plan
+        .variable("OTEL_EXPORTER_OTLP_HEADERS", &format!("api-key={COLLECTOR}"))
         .locked()
         .impatient()
         .own_postgres()
@@ -104,6 +109,7 @@ async fn no_secret_is_in_any_log_or_answer_whatever_goes_wrong() {
         MANAGEMENT_TOKEN,
         SIGNING,
         BROKER,
+        COLLECTOR,
         &password,
         "not-a-token-geheim",
         &own,
@@ -114,8 +120,14 @@ async fn no_secret_is_in_any_log_or_answer_whatever_goes_wrong() {
     for (log, part) in logs.iter().zip(Part::ALL) {
         assert!(log.contains("DEBUG") && log.contains("request"), "{part:?} logs at that level");
     }
+    // What went wrong last is in them.
+    let spans = until(RECOVERY, "all spans are sent", async || {
+        Some(collector.raw()).filter(|spans| spans.contains("database_unavailable"))
+    });
+    let spans = spans.await;
     for secret in secrets {
         assert!(!heard.0.contains(secret), "an answer has {secret}");
+        assert!(!spans.contains(secret), "a span has {secret}");
         for (log, part) in logs.iter().zip(Part::ALL) {
             let line = log.lines().find(|line| line.contains(secret));
             assert_eq!(line, None, "{part:?} logs {secret}");

@@ -40,36 +40,48 @@ impl Span {
     }
 }
 
+/// All that was sent: span by span, and as it came.
+#[derive(Default)]
+struct Taken {
+    spans: Vec<Span>,
+    raw: String,
+}
+
 /// Listens until the test ends.
-pub(super) struct Collector {
+pub(crate) struct Collector {
     url: String,
-    spans: Arc<Mutex<Vec<Span>>>,
+    taken: Arc<Mutex<Taken>>,
 }
 
 impl Collector {
-    pub(super) async fn start() -> Self {
-        let spans = Arc::<Mutex<Vec<Span>>>::default();
+    pub(crate) async fn start() -> Self {
+        let taken = Arc::<Mutex<Taken>>::default();
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let url = format!("http://{}", listener.local_addr().unwrap());
-        let app = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&spans));
+        let app = Router::new().route("/v1/traces", post(take)).with_state(Arc::clone(&taken));
         tokio::spawn(async move { serve(listener, app).await });
-        Self { url, spans }
+        Self { url, taken }
     }
 
     /// All services of the plan send their spans here, soon.
-    pub(super) fn takes_from(&self, plan: Plan) -> Plan {
+    pub(crate) fn takes_from(&self, plan: Plan) -> Plan {
         traced(plan, &self.url)
     }
 
     /// All spans of a trace so far.
     pub(super) fn trace(&self, trace: &str) -> Trace {
-        let spans = self.spans.lock().unwrap();
-        Trace(spans.iter().filter(|span| span.trace == trace).cloned().collect())
+        let taken = self.taken.lock().unwrap();
+        Trace(taken.spans.iter().filter(|span| span.trace == trace).cloned().collect())
     }
 
     /// All spans so far.
     pub(super) fn all(&self) -> Vec<Span> {
-        self.spans.lock().unwrap().clone()
+        self.taken.lock().unwrap().spans.clone()
+    }
+
+    /// The same with everything in it, such as what events say.
+    pub(crate) fn raw(&self) -> String {
+        self.taken.lock().unwrap().raw.clone()
     }
 
     /// Waits until a trace has what is asked for.
@@ -89,14 +101,15 @@ pub(super) fn traced(plan: Plan, url: &str) -> Plan {
     plan.variable("OTEL_EXPORTER_OTLP_ENDPOINT", url).variable("OTEL_BSP_SCHEDULE_DELAY", "100")
 }
 
-async fn take(State(spans): State<Arc<Mutex<Vec<Span>>>>, body: Bytes) -> Vec<u8> {
+async fn take(State(taken): State<Arc<Mutex<Taken>>>, body: Bytes) -> Vec<u8> {
     let request = ExportTraceServiceRequest::decode(body).unwrap();
-    let mut all = spans.lock().unwrap();
+    let mut taken = taken.lock().unwrap();
+    taken.raw.extend([format!("{request:?}\n")]);
     for of_service in request.resource_spans {
         let resource = attributes(of_service.resource.unwrap_or_default().attributes);
         for span in of_service.scope_spans.into_iter().flat_map(|scope| scope.spans) {
             let kinds = ["unspecified", "internal", "server", "client", "producer", "consumer"];
-            all.push(Span {
+            taken.spans.push(Span {
                 service: resource["service.name"].clone(),
                 trace: hex(&span.trace_id),
                 id: hex(&span.span_id),

@@ -6,7 +6,7 @@
 //! - `monitoring`: alerts and dashboards ask for what there is;
 //! - `cost`: what all of that takes of the throughput.
 
-mod collector;
+pub(crate) mod collector;
 mod cost;
 mod metrics;
 mod monitoring;

@@ -216,6 +216,8 @@ async fn alerts_and_the_dashboard_ask_for_what_there_is() {
 
     let mut seen = Seen::new();
     see(&mut seen, "up 1");
+    // Not there without a broker, which takes long to start. A test of its own knows its name.
+    see(&mut seen, "resilience_deferred_broker_up 1");
     let scrape = async || {
         let mut all = String::new();
         for part in Part::ALL {

@@ -2,11 +2,12 @@
 
 use std::time::{Duration, Instant};
 
+use resilience::testkit::crash;
 use serde_json::Value;
 use service::testing::{Call, until};
 use tokio::net::TcpListener;
 
-use super::collector::{Collector, Trace, traced};
+use super::collector::{Collector, Span, Trace, traced};
 use crate::world::shop::{Promise as _, prompt};
 use crate::world::{Part, RECOVERY, World};
 
@@ -75,7 +76,12 @@ async fn a_purchase_and_a_claim_are_each_one_trace_from_store_to_warranty() {
     assert_eq!(root.attributes["http.response.status_code"], "201");
     assert_eq!(root.attributes["http.route"], "/api/v1/store/{userUid}/purchase");
 
-    let trace = collector.trace(bought);
+    // What is done for a request is sent before it.
+    let trace = collector.until(bought, "every service has sent its part", |trace| {
+        let served = |part: &Part| trace.find(part.name(), "server", "POST").is_some();
+        Part::ALL.iter().all(served).then(|| Trace(trace.0.clone()))
+    });
+    let trace = trace.await;
     let calls: Vec<_> = trace.0.iter().filter(|span| span.kind == "client").collect();
     let to = |name: &str| calls.iter().filter(|call| call.is("peer.service", name)).count();
     assert_eq!((to("order"), to("warehouse"), to("warranty")), (1, 1, 1));
@@ -104,6 +110,9 @@ async fn a_purchase_and_a_claim_are_each_one_trace_from_store_to_warranty() {
     // What is asked every few seconds tells no story.
     let all = collector.all();
     assert!(all.iter().all(|span| !span.name.contains("/manage")), "{all:#?}");
+    let begun = |span: &&Span| span.parent.is_empty() && span.kind != "server";
+    let begun: Vec<_> = all.iter().filter(begun).collect();
+    assert!(begun.is_empty(), "traces of nobody's request: {begun:#?}");
 
     // Lines say which trace and which span, and whose request.
     for part in Part::ALL {
@@ -120,6 +129,56 @@ async fn a_purchase_and_a_claim_are_each_one_trace_from_store_to_warranty() {
             (&bought.into(), &span.id.clone().into())
         );
     }
+}
+
+/// Heads are 16 KiB at most: `tracestate` of about so much, as it is well-formed.
+fn tracestate(bytes: usize) -> String {
+    let half = (bytes / 32 - 6) / 2;
+    let member = |number: i32| format!("k{number}{}={}", "k".repeat(half), "v".repeat(half));
+    let members = (10..42).map(member);
+    members.collect::<Vec<_>>().join(",")
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_stranger_sends_is_neither_kept_at_length_nor_a_burden_to_whoever_is_called() {
+    let collector = Collector::start().await;
+    let plan = World::plan().patient().variable("LOG_FORMAT", "json");
+    let world = collector.takes_from(plan).start().await;
+    let order = world.bought().await;
+    let full = "6af7651916cd43dd8448eb211c80319c";
+    // As much as Store takes, and less than it would take with what it adds itself.
+    let mut taken = 0;
+    for bytes in (15_000..16_400).step_by(48) {
+        let call = within(world.get(order), full).header("tracestate", tracestate(bytes));
+        let answer = call.send().await;
+        match answer.status {
+            200 => {
+                assert!(!answer.text().contains("unavailable"), "{bytes}: {answer:?}");
+                taken += 1;
+            }
+            status => assert_eq!(status, 431, "{bytes}: {answer:?}"),
+        }
+    }
+    assert!((5..29).contains(&taken), "{taken}");
+    world.assert_all_closed().await;
+
+    // What isn't well-formed is no trace to go on with.
+    let answer = world.get(order).header("traceparent", "00-1-1-01").send().await;
+    let own = answer.header("traceparent").unwrap();
+    assert!(!own.contains("-00000000000000000000000000000001-"), "{own}");
+
+    let (long, odd) = ("x".repeat(5000), "7af7651916cd43dd8448eb211c80319c");
+    let call = world.store().call(&long.to_uppercase(), format!("/{long}"));
+    assert_eq!(within(call, odd).send().await.status, 404);
+    let span = collector
+        .until(odd, "what is odd is sent", |trace| trace.find("store", "server", "").cloned());
+    let span = span.await;
+    assert_eq!(span.name, "HTTP");
+    assert_eq!(span.attributes["http.request.method"], "_OTHER");
+    assert!(span.attributes.values().all(|value| value.len() <= 256), "{span:?}");
+    let said = world.replica(Part::Store, 0).said();
+    let longest = said.lines().map(str::len).max().unwrap();
+    assert!(longest < 2000, "a line of {longest} bytes");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -171,6 +230,30 @@ async fn what_is_done_later_is_in_the_trace_of_whoever_asked_for_it() {
     assert!(way.iter().any(|span| span.starts_with("warehouse server")), "{way:#?}");
     let said = world.replica(Part::Store, 0).said();
     assert!(said.contains("deferred{kind=\"claim\"") && !said.contains("otel."), "{said}");
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_a_crash_left_is_taken_back_in_the_trace_of_the_request_that_began_it() {
+    let collector = Collector::start().await;
+    let world = collector.takes_from(World::plan().impatient()).start().await;
+    let order = world.replica(Part::Order, 0);
+    order.kill().await;
+    // The item is taken, and Warranty not asked yet.
+    order.spawn_with(&[(crash::AT, "before POST warranty #1")]);
+    order.ready().await;
+    let trace = "8af7651916cd43dd8448eb211c80319c";
+    within(world.buy(), trace).send().await;
+    order.ended().await;
+    // Nobody asks Order to take it back: it does so by itself.
+    world.kill(Part::Store).await;
+    world.restart(Part::Order).await;
+    let way = collector.until(trace, "Order has taken the item back", |trace| {
+        let way = trace.path(trace.find("warehouse", "server", "DELETE")?);
+        way[0].starts_with("order consumer process ").then_some(way)
+    });
+    let way = way.await;
+    let [.., undo, call, _] = &way[..] else { panic!("{way:#?}") };
+    assert_eq!([undo, call], ["order internal undo", "order client DELETE"]);
 }
 
 #[tokio::test(flavor = "multi_thread")]

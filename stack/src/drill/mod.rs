@@ -157,7 +157,7 @@ fn story(report: &Report, board: &Board) -> Vec<String> {
     let blows: Vec<_> = board.blows().into_iter().map(counted).collect();
     line("broken on purpose", &blows);
     let words = board.words();
-    for what in ["purchase", "refund", "claim"] {
+    for what in ["purchase", "list", "refund", "claim"] {
         let heard = words.iter().filter_map(|(word, times)| {
             let word = word.strip_prefix(what)?.strip_prefix(": ")?;
             Some(counted((word.to_owned(), *times)))

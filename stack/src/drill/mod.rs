@@ -34,8 +34,8 @@ use crate::terminal::{say, say_folded};
 /// Users a second.
 const RATE: u32 = 10;
 
-/// How many breaches of promises are told one by one.
-const TOLD: usize = 20;
+/// How many breaches of each promise are told one by one.
+const TOLD: usize = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -86,13 +86,16 @@ impl Options {
             self.seconds
         ));
         let board = Arc::new(Board::default());
-        let report = watch(&stage, plan, &board, signals).await?;
+        let report = watch(&stage, plan, &board, signals).await;
+        let report = report.inspect_err(|_| {
+            say_folded(&format!("left in the databases: {}", board.leavings()));
+        })?;
         say("");
-        for line in story(&report, &board) {
+        for line in story(&board) {
             say_folded(&line);
         }
         say(&format!("\n{}", report.promises));
-        for breach in report.promises.breaches().chain(report.open.iter().cloned()).take(TOLD) {
+        for breach in report.promises.breaches(TOLD).chain(report.open.iter().cloned()) {
             say(&format!("  {breach}"));
         }
         let held = report.promises.held();
@@ -147,7 +150,7 @@ async fn watch(
 }
 
 /// What happened, what users heard, and what is left.
-fn story(report: &Report, board: &Board) -> Vec<String> {
+fn story(board: &Board) -> Vec<String> {
     let mut story = Vec::new();
     let mut line = |what: &str, all: &[String]| {
         let all = if all.is_empty() { "nothing".to_owned() } else { all.join(", ") };
@@ -164,6 +167,6 @@ fn story(report: &Report, board: &Board) -> Vec<String> {
         });
         line(&format!("told to those who asked for a {what}"), &heard.collect::<Vec<_>>());
     }
-    line("left in the databases", std::slice::from_ref(&report.left));
+    line("left in the databases", &[board.leavings()]);
     story
 }

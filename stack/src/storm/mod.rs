@@ -72,8 +72,6 @@ pub struct Report {
     pub paid: Vec<Uuid>,
     /// What is under way still, if something is.
     pub open: Vec<String>,
-    /// What stays in the databases, and how to tell it from anything else.
-    pub left: String,
 }
 
 /// What is said of something, and how much of it there is.
@@ -180,7 +178,6 @@ async fn rage<S: Stage>(
         facts: Facts::new(),
         paid: Vec::new(),
         open: Vec::new(),
-        left: goods.left(crowd),
     };
     report.promises.extend(std::mem::take(&mut users.broken));
     let calm = match calm {
@@ -240,6 +237,7 @@ fn prepare<S: Stage>(scene: &Scene<S>, length: Duration) -> Result<()> {
     let Scene { stage, goods, crowd, stock, .. } = scene;
     let databases = stage.databases();
     effects::forget(databases)?;
+    scene.board.leaves(goods.left(*crowd));
     goods.enrol(databases, crowd.users())?;
     for (model, count) in [&stock.sold, &stock.plenty, &stock.scarce] {
         shelve(databases, model, *count)?;

@@ -114,11 +114,11 @@ impl Promises {
         self.figures.get(&promise).is_some_and(|(much, _)| *much > 0)
     }
 
-    /// How those are broken that are, a line each.
-    pub fn breaches(&self) -> impl Iterator<Item = String> {
-        self.broken
-            .iter()
-            .flat_map(|(promise, all)| all.iter().map(|how| format!("{}: {how}", promise.text())))
+    /// How those are broken that are, a line each, and at most so many of each.
+    pub fn breaches(&self, most: usize) -> impl Iterator<Item = String> {
+        self.broken.iter().flat_map(move |(promise, all)| {
+            all.iter().take(most).map(|how| format!("{}: {how}", promise.text()))
+        })
     }
 }
 
@@ -161,8 +161,11 @@ mod tests {
         assert!(!promises.held() && promises.is_broken());
         let table = promises.to_string();
         assert!(table.contains("none after its undo | NO   | broken 1 times; all"));
-        let breaches: Vec<_> = promises.breaches().collect();
-        assert_eq!(breaches, ["each effect came once, none after its undo: twice"]);
+        promises.broke(Promise::Once, "thrice");
+        promises.broke(Promise::Final, "changed");
+        let breaches: Vec<_> = promises.breaches(1).collect();
+        let once = "each effect came once, none after its undo: twice";
+        assert_eq!(breaches, [once, "what has ended stays as it is: changed"]);
     }
 
     #[test]

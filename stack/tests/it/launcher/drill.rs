@@ -124,7 +124,9 @@ fn drill_shows_every_promise_kept_and_leaves_the_store_and_others_data_as_they_w
     stuck.signal(Signal::SIGINT);
     stuck.wait_for("ending early");
     stuck.signal(Signal::SIGINT);
-    assert_eq!(stuck.end(LIMIT).0.code(), Some(1));
+    let (code, printed) = stuck.end(LIMIT);
+    assert_eq!(code.code(), Some(1), "{printed}");
+    assert!(printed.contains("left in the databases: 302 made-up users (0c00"), "{printed}");
     drop(holder);
     launcher.wait_for("the drill is over");
     assert_forgotten(path);

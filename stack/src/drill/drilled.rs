@@ -61,7 +61,8 @@ impl Drilled {
         // The drill has done so itself, unless it was killed.
         let forgotten = spawn_blocking(move || storm::forget(&databases)).await;
         if let Err(error) = forgotten.map_err(anyhow::Error::from).flatten() {
-            say(&format!("the drill's schemas stay in the databases: {error:#}"));
+            let why = format!("{error:#}").trim().replace('\n', "; ");
+            say(&format!("the drill's schemas stay in the databases: {why}"));
         }
     }
 }

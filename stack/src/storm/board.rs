@@ -96,7 +96,8 @@ impl Board {
     /// How many processes were killed.
     pub fn kills(&self) -> u64 {
         let struck = lock(&self.struck);
-        let kills = struck.iter().filter(|((_, what), _)| *what == Harm::Killed.text());
+        let kill = |what| what == Harm::Killed.text() || what == Harm::Wiped.text();
+        let kills = struck.iter().filter(|((_, what), _)| kill(*what));
         kills.map(|(_, count)| count).sum()
     }
 

@@ -155,6 +155,8 @@ fn drill_on_a_store_of_its_own_ends_with_1_when_a_promise_is_broken() {
     let drill = ["drill", "--seconds", "8", "--seed", SEED];
     let mut broken = Launcher::spawn(program(path).args(drill));
     broken.wait_for("   1 s  bought ");
+    let second = refusal(program(path).arg("drill"));
+    assert!(second.contains("a drill is going on already"), "{second}");
     let parts = status(&own);
     let orders = &orders_of(&own);
     // Those that their users know of: they have been told for a second.

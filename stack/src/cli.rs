@@ -78,7 +78,7 @@ enum Command {
     /// Shows the promises kept: users buy, claim and give back while parts are killed and frozen
     ///
     /// On the running store, or on one of its own where none runs. Its users and what they buy are made
-    /// up. Ends with 1 unless every promise held.
+    /// up. Ends with 1 unless every promise was tried, and held.
     Drill(drill::Options),
     /// Says what is wrong, a line each, and ends with 1 where something is
     ///

@@ -40,9 +40,23 @@ pub(crate) enum Request {
     },
     /// Somebody breaks things on purpose, for as long as this connection lasts.
     Drill,
+    /// What they do to a part: refused once that is over.
+    Strike {
+        part: Name,
+        how: Blow,
+    },
     /// That is over, in whatever way it ended.
     Mend,
     Status,
+}
+
+/// What a drill does to a part.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub(crate) enum Blow {
+    Kill,
+    Stop,
+    Freeze,
 }
 
 #[derive(Debug, Serialize, Deserialize)]

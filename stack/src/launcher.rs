@@ -10,11 +10,12 @@ use anyhow::{Context as _, Result, anyhow, bail};
 use backing::postgres::Cluster;
 use backing::rabbitmq::Node;
 use backing::{Error, port};
+use storm::part::Databases;
 use tokio::sync::watch;
 use tokio::task::{JoinSet, spawn_blocking};
 
 use crate::config::{Broker, Config};
-use crate::control::{Answer, Control, Request};
+use crate::control::{Answer, Blow, Control, Request};
 use crate::drill::Drilled;
 use crate::names::{Name, Service};
 use crate::parts::{Kind, Part, Shared, check_port};
@@ -73,6 +74,10 @@ struct Parts {
 impl Parts {
     fn all(&self) -> impl Iterator<Item = &Arc<Part>> {
         self.services.iter().chain(&self.postgres).chain(&self.rabbitmq)
+    }
+
+    fn databases(&self) -> Databases {
+        self.services.each_ref().map(|part| part.database().unwrap_or_default().to_owned())
     }
 }
 
@@ -303,30 +308,44 @@ impl Launcher {
                 format!("{part} is ready (pid {})", process.pid)
             }
             Request::Freeze { part } => {
-                if self.part(part).await?.freeze().await {
-                    format!("{part} was frozen")
-                } else {
-                    return Ok(Answer::Done { message: format!("{part} was not running") });
-                }
+                return self.strike(part, Blow::Freeze).await;
+            }
+            Request::Stop { part, kill } => {
+                let how = if kill { Blow::Kill } else { Blow::Stop };
+                return self.strike(part, how).await;
+            }
+            Request::Strike { part, how } => {
+                let _going = self.drilled.going().await?;
+                return self.strike(part, how).await;
             }
             Request::Drill => {
                 // Once everything was started.
                 self.part(Name::Store).await?;
-                self.drilled.begin(self.parts.get().into_iter().flat_map(Parts::all))?;
+                self.drilled.begin(self.parts.get().into_iter().flat_map(Parts::all)).await?;
                 "a drill has begun: parts are killed and frozen on purpose".to_owned()
             }
             Request::Mend => {
-                self.drilled.end().await;
+                if let Some(parts) = self.parts.get() {
+                    self.drilled.end(parts.databases()).await;
+                }
                 "the drill is over".to_owned()
             }
-            Request::Stop { part, kill } => {
-                if self.part(part).await?.stop(kill).await {
-                    format!("{part} was {}", if kill { "killed" } else { "stopped" })
-                } else {
-                    return Ok(Answer::Done { message: format!("{part} was not running") });
-                }
-            }
         };
+        say(&message);
+        Ok(Answer::Done { message })
+    }
+
+    async fn strike(&self, name: Name, how: Blow) -> Result<Answer> {
+        let part = self.part(name).await?;
+        let (ran, what) = match how {
+            Blow::Freeze => (part.freeze().await, "frozen"),
+            Blow::Stop => (part.stop(false).await, "stopped"),
+            Blow::Kill => (part.stop(true).await, "killed"),
+        };
+        if !ran {
+            return Ok(Answer::Done { message: format!("{name} was not running") });
+        }
+        let message = format!("{name} was {what}");
         say(&message);
         Ok(Answer::Done { message })
     }

@@ -8,7 +8,6 @@ mod drilled;
 mod own;
 mod stage;
 
-use std::fmt::Write as _;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,10 +15,11 @@ use std::time::{Duration, Instant};
 use anyhow::{Context as _, Result, bail};
 use clap::Args;
 use storm::board::Board;
-use storm::stage::Stage as _;
 use storm::trouble::Pace;
 use storm::{Plan, Report};
+use tokio::runtime::Handle;
 use tokio::sync::watch;
+use tokio::task::spawn_blocking;
 use tokio::time::{MissedTickBehavior, interval};
 use uuid::Uuid;
 
@@ -29,13 +29,13 @@ use self::stage::Launched;
 use crate::control::{self, Answer, Request};
 use crate::signals::Signals;
 use crate::state::Paths;
-use crate::terminal::say;
+use crate::terminal::{say, say_folded};
 
 /// Users a second.
 const RATE: u32 = 10;
 
-/// How many breaches of promises are told one by one.
-const TOLD: usize = 20;
+/// How many breaches of each promise are told one by one.
+const TOLD: usize = 5;
 
 #[derive(Debug, Args)]
 pub(crate) struct Options {
@@ -80,21 +80,34 @@ impl Options {
         let seed = self.seed.unwrap_or_else(|| Uuid::new_v4().as_u64_pair().0 >> 32);
         let plan =
             Plan { seed, length: Duration::from_secs(self.seconds), rate: RATE, pace: Pace::DRILL };
-        say(&format!(
+        say_folded(&format!(
             "drill, seed {seed}: {} s of purchases, refunds and claims by made-up users, while parts are \
              killed, stopped and frozen (Ctrl-C ends it early)",
             self.seconds
         ));
         let board = Arc::new(Board::default());
-        let report = watch(&stage, plan, &board, signals).await?;
-        say(&format!("\n{}", story(&report, &board)));
-        for breach in report.promises.breaches().chain(report.open.iter().cloned()).take(TOLD) {
+        let report = watch(&stage, plan, &board, signals).await;
+        let report = report.inspect_err(|_| {
+            say_folded(&format!("left in the databases: {}", board.leavings()));
+        })?;
+        say("");
+        for line in story(&board) {
+            say_folded(&line);
+        }
+        say(&format!("\n{}", report.promises));
+        for breach in report.promises.breaches(TOLD).chain(report.open.iter().cloned()) {
             say(&format!("  {breach}"));
         }
         let held = report.promises.held();
+        let verdict = if held {
+            "every promise held"
+        } else if report.promises.is_broken() {
+            "NOT every promise held"
+        } else {
+            "none is broken, but NOT every promise was tried: a longer drill tries more"
+        };
         say(&format!(
-            "{}; again: cargo run -- drill --seed {seed} --seconds {}",
-            if held { "every promise held" } else { "NOT every promise held" },
+            "{verdict}; again: cargo run -- drill --seed {seed} --seconds {}",
             self.seconds
         ));
         Ok(if held { ExitCode::SUCCESS } else { ExitCode::FAILURE })
@@ -109,51 +122,51 @@ async fn watch(
     signals: &mut Signals,
 ) -> Result<Report> {
     let (early, over) = watch::channel(false);
-    let storm = storm::run(Arc::clone(stage), plan, Arc::clone(board), over);
-    tokio::pin!(storm);
+    // On a thread of its own: while it waits for a database, this goes on, and Ctrl-C is heard.
+    let mut storm = {
+        let (stage, board) = (Arc::clone(stage), Arc::clone(board));
+        spawn_blocking(move || Handle::current().block_on(storm::run(stage, plan, board, over)))
+    };
     let mut second = interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(MissedTickBehavior::Skip);
     let begin = Instant::now();
     loop {
         tokio::select! {
-            report = &mut storm => return report,
+            report = &mut storm => return report.context("the drill broke down")?,
             () = signals.next() => {
                 if early.send_replace(true) {
-                    // Best effort: what it has put there to watch ends by itself, too.
-                    let _ = storm::forget(stage.databases());
                     bail!("ended without a verdict; the launcher starts what is down");
                 }
                 say("ending early: mending, and then looking (Ctrl-C again: at once)");
             }
             _ = second.tick() => {
                 for trouble in board.take_trouble() {
-                    say(&format!("       {trouble}"));
+                    say_folded(&format!("        {trouble}"));
                 }
-                say(&format!("{:>4} s  {}", begin.elapsed().as_secs(), board.line()));
+                say_folded(&format!("{:>4} s  {}", begin.elapsed().as_secs(), board.line()));
             }
         }
     }
 }
 
-/// What happened, what users heard, what is left, and the promises.
-fn story(report: &Report, board: &Board) -> String {
-    let mut text = String::new();
+/// What happened, what users heard, and what is left.
+fn story(board: &Board) -> Vec<String> {
+    let mut story = Vec::new();
     let mut line = |what: &str, all: &[String]| {
         let all = if all.is_empty() { "nothing".to_owned() } else { all.join(", ") };
-        let _ = writeln!(text, "{what}: {all}");
+        story.push(format!("{what}: {all}"));
     };
     let counted = |(what, times): (String, u64)| format!("{what} {times}");
     let blows: Vec<_> = board.blows().into_iter().map(counted).collect();
     line("broken on purpose", &blows);
     let words = board.words();
-    for what in ["purchase", "refund", "claim"] {
+    for what in ["purchase", "list", "refund", "claim"] {
         let heard = words.iter().filter_map(|(word, times)| {
             let word = word.strip_prefix(what)?.strip_prefix(": ")?;
             Some(counted((word.to_owned(), *times)))
         });
         line(&format!("told to those who asked for a {what}"), &heard.collect::<Vec<_>>());
     }
-    line("left in the databases", std::slice::from_ref(&report.left));
-    let _ = write!(text, "\n{}", report.promises);
-    text
+    line("left in the databases", &[board.leavings()]);
+    story
 }

@@ -25,6 +25,9 @@ impl Own {
     /// Beside the data of the one that doesn't run.
     pub(super) async fn start(beside: &Paths, signals: &mut Signals) -> Result<Self> {
         let paths = Paths::new(beside.folder().join("drill"));
+        if control::ask(&paths, &Request::Status)?.is_some() {
+            bail!("a drill is going on already");
+        }
         say(&format!(
             "no store is running: starting one for the drill alone, in {}",
             paths.folder().display()

@@ -1,17 +1,21 @@
 //! The running store as a stage: its launcher breaks it, so that it knows what it has broken.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, Result, bail};
 use futures_util::future::join_all;
+use serde_json::Value;
 use service::client::Client;
 use storm::part::{Databases, Part};
 use storm::shop;
 use storm::stage::{Blow, Harm, Stage, Victim};
 use tokio::task::spawn_blocking;
+use tokio::time::{Instant, sleep, timeout};
 use uuid::Uuid;
 
 use crate::control::{self, Answer, Request};
 use crate::names::Name;
-use crate::state::Paths;
+use crate::state::{LOOK, Paths};
 use crate::status::{PartState, PartStatus, Status};
 
 /// A store in which everything runs.
@@ -22,8 +26,13 @@ pub(super) struct Launched {
     databases: Databases,
     /// All that runs.
     parts: Vec<Name>,
+    /// Whose deferred calls go by RabbitMQ.
+    carried: [bool; 4],
     mishaps: &'static [Harm],
 }
+
+/// How long a service that is well may look as if it weren't: RabbitMQ may only just be there.
+const WELL: Duration = Duration::from_secs(3);
 
 fn name(part: Part) -> Name {
     match part {
@@ -58,7 +67,7 @@ impl Launched {
             PartState::Absent => &[],
             _ => &[Harm::Killed, Harm::Frozen, Harm::Killed],
         };
-        let found = Self {
+        let mut found = Self {
             paths: paths.clone(),
             clients: each(&status, |part| part.url.as_deref().map(Client::new))?,
             databases: each(&status, |part| part.database.clone())?,
@@ -68,13 +77,44 @@ impl Launched {
                 .filter(|part| part.state == PartState::Running)
                 .map(|part| part.name)
                 .collect(),
+            carried: [false; 4],
             mishaps,
         };
+        for part in Part::ALL {
+            found.carried[part as usize] = found.is_well(part).await?;
+        }
         let answer = shop::list(&found.store(), Uuid::new_v4()).try_send().await;
         if answer.context("Store doesn't answer")?.status == 401 {
             bail!("Store asks users who they are (USER_JWT_…), and made-up ones can't prove it");
         }
         Ok(found)
+    }
+
+    /// Whether it has RabbitMQ.
+    ///
+    /// # Errors
+    /// When it can't do its work: what is broken already is nobody's to break further.
+    async fn is_well(&self, part: Part) -> Result<bool> {
+        let end = Instant::now() + WELL;
+        let (name, client) = (name(part), &self.clients[part as usize]);
+        loop {
+            let health = timeout(WELL, client.get("/manage/health").try_send()).await;
+            let health = match health {
+                Err(_) => bail!(
+                    "{name} says nothing, as if it were frozen; it goes on with: cargo run -- start {name}"
+                ),
+                Ok(Err(_)) => Value::Null,
+                Ok(Ok(answer)) => answer.json(),
+            };
+            let broker = &health["components"]["broker"]["status"];
+            if health["status"] == "Work" && broker != "Down" {
+                return Ok(broker == "Work");
+            }
+            if Instant::now() + LOOK * 10 > end {
+                bail!("{name} is not well; what is wrong says: cargo run -- doctor");
+            }
+            sleep(LOOK * 10).await;
+        }
     }
 
     /// Has the launcher do it.
@@ -115,17 +155,21 @@ impl Stage for Launched {
         1
     }
 
+    fn is_carried(&self, part: Part) -> bool {
+        self.carried[part as usize]
+    }
+
     fn mishaps(&self) -> &[Harm] {
         self.mishaps
     }
 
     async fn strike(&self, blow: Blow) -> Result<u64> {
-        let part = of(blow.victim);
-        self.order(match blow.harm {
-            Harm::Frozen => Request::Freeze { part },
-            harm => Request::Stop { part, kill: harm == Harm::Killed },
-        })
-        .await?;
+        let how = match blow.harm {
+            Harm::Frozen => control::Blow::Freeze,
+            Harm::Killed => control::Blow::Kill,
+            _ => control::Blow::Stop,
+        };
+        self.order(Request::Strike { part: of(blow.victim), how }).await?;
         Ok(1)
     }
 

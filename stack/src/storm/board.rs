@@ -23,9 +23,21 @@ pub struct Board {
     /// How often users heard what.
     words: Mutex<BTreeMap<String, u64>>,
     waiting: AtomicUsize,
+    /// What stays in the databases.
+    leavings: Mutex<String>,
 }
 
 impl Board {
+    pub(super) fn leaves(&self, what: String) {
+        *lock(&self.leavings) = what;
+    }
+
+    /// What stays in the databases, however it ends, and how to tell it from anything else.
+    pub fn leavings(&self) -> String {
+        let leavings = lock(&self.leavings).clone();
+        if leavings.is_empty() { "nothing".to_owned() } else { leavings }
+    }
+
     pub(super) fn struck(&self, blow: Blow, times: u64) {
         let key = (blow.victim.to_string(), blow.harm.text());
         *lock(&self.struck).entry(key.clone()).or_default() += times;
@@ -84,7 +96,8 @@ impl Board {
     /// How many processes were killed.
     pub fn kills(&self) -> u64 {
         let struck = lock(&self.struck);
-        let kills = struck.iter().filter(|((_, what), _)| *what == Harm::Killed.text());
+        let kill = |what| what == Harm::Killed.text() || what == Harm::Wiped.text();
+        let kills = struck.iter().filter(|((_, what), _)| kill(*what));
         kills.map(|(_, count)| count).sum()
     }
 

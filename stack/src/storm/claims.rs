@@ -13,7 +13,7 @@ use super::promises::{Promise, Promises};
 use super::sql::rows;
 use super::stage::Stage;
 use super::users::{Told, Users};
-use super::{Report, Scene, shop};
+use super::{Report, Scene, shop, since_then};
 
 /// A claim that was accepted.
 struct Claim {
@@ -68,17 +68,25 @@ pub(super) async fn check<S: Stage>(
     rule(keys == all, &|| format!("{keys} keys are {all} claims"));
 
     // The ledger tells the same.
+    let orders = orders(scene)?;
     let ledger = rows(
         store,
         &format!(
-            "SELECT id::text AS a, state AS b, coalesce(last_error, '') AS c FROM deferred
-             WHERE kind = 'claim' AND id IN (SELECT claim_uid FROM claims WHERE {ours})"
+            "SELECT id || ' ' || (payload ->> 'order') AS a, state AS b,
+                    coalesce(last_error, '') AS c
+             FROM deferred WHERE kind = 'claim' AND {}",
+            since_then("created_at", scene.since)
         ),
     )?;
-    let (mut done, mut parked) = (0, BTreeMap::<String, usize>::new());
-    rule(ledger.len() == all, &|| format!("{} of {all} claims were deferred", ledger.len()));
+    let (mut calls, mut done, mut parked) = (0, 0, BTreeMap::<String, usize>::new());
     for [id, state, error] in ledger {
-        let Some(claim) = claims.get(&id.parse()?) else { continue };
+        let (id, order) = id.split_once(' ').context("a call has an id and an order")?;
+        let Some(claim) = claims.get(&id.parse()?) else {
+            let strange = !orders.contains(&order.parse()?);
+            rule(strange, &|| format!("{id} on {order} is {state}, and no claim"));
+            continue;
+        };
+        calls += 1;
         match state.as_str() {
             "done" => {
                 rule(claim.is_decided(), &|| format!("{id} is done, and {}", claim.end));
@@ -92,11 +100,14 @@ pub(super) async fn check<S: Stage>(
             other => rule(false, &|| format!("{id} is {other}")),
         }
     }
+    rule(calls == all, &|| format!("{calls} of {all} claims were deferred"));
     users_see_it(scene, users, &claims, promises).await;
-    warranty_has_done_it_once(scene, &claims, promises)?;
+    warranty_has_done_it_once(scene, &claims, &orders, promises)?;
     let given_up = parked.values().sum::<usize>();
-    let figure = format!("{all} accepted: {done} decided, {given_up} given up");
-    promises.looked(Promise::Claimed, figure);
+    let shoppers = users.shopped().len();
+    let seen = format!("{shoppers} shoppers, {all} claims");
+    promises.looked(Promise::Seen, shoppers + all, seen);
+    promises.looked(Promise::Claimed, all, format!("{all}, and {given_up} given up"));
     let facts = &mut report.facts;
     facts.push(("claims accepted".to_owned(), all.to_string()));
     facts.push(("… and told so".to_owned(), users.told().len().to_string()));
@@ -106,6 +117,26 @@ pub(super) async fn check<S: Stage>(
         facts.push((format!("… {reason}"), count.to_string()));
     }
     times(scene, report)
+}
+
+/// Every order that somebody has, had, or wanted to have.
+fn orders<S: Stage>(scene: &Scene<S>) -> Result<BTreeSet<Uuid>> {
+    let goods = scene.goods;
+    let tried = rows(
+        &scene.stage.databases()[Part::Order as usize],
+        &format!(
+            "SELECT input ->> 'uid' AS a, '' AS b, '' AS c FROM saga WHERE kind = 'place' AND {}
+             UNION SELECT order_uid::text, '', '' FROM orders WHERE {}",
+            goods.is_user("(input ->> 'user')::uuid"),
+            goods.is_user("user_uid")
+        ),
+    )?;
+    let mut orders: BTreeSet<_> =
+        (0..scene.crowd.claimants).map(|number| goods.order(number)).collect();
+    for [order, ..] in tried {
+        orders.insert(order.parse()?);
+    }
+    Ok(orders)
 }
 
 /// From a claim to its decision, and what became of the slowest.
@@ -181,6 +212,7 @@ async fn users_see_it<S: Stage>(
 fn warranty_has_done_it_once<S: Stage>(
     scene: &Scene<S>,
     claims: &BTreeMap<Uuid, Claim>,
+    orders: &BTreeSet<Uuid>,
     promises: &mut Promises,
 ) -> Result<()> {
     const USED: &str = "UPDATE ON_WARRANTY USE_WARRANTY";
@@ -205,18 +237,7 @@ fn warranty_has_done_it_once<S: Stage>(
         rule(due, &|| format!("{uid} is {}, and was carried out {times} times", claim.end));
         used.insert(item(claim.order));
     }
-    // Those whose orders are known, and who didn't claim.
-    let shopped = rows(
-        &databases[Part::Order as usize],
-        &format!(
-            "SELECT item_uid::text AS a, '' AS b, '' AS c FROM orders WHERE {}",
-            goods.is_user("user_uid")
-        ),
-    )?;
-    let mut ours = BTreeSet::new();
-    for [item, ..] in shopped {
-        ours.insert(item.parse::<Uuid>()?);
-    }
+    let ours: BTreeSet<_> = orders.iter().map(|order| item(*order)).collect();
     for item in ours.difference(&used) {
         let times = effects.count(*item, USED);
         rule(times == 0, &|| format!("the warranty of {item} is used, and nobody has claimed"));
@@ -228,15 +249,16 @@ fn warranty_has_done_it_once<S: Stage>(
     // Under its own name, however often it came.
     let names = rows(
         &databases[Part::Warranty as usize],
-        "SELECT key AS a, substring(path from '([0-9a-f-]{36})/warranty$') AS b,
-                count(*)::text AS c
-         FROM idempotency WHERE path LIKE '%/warranty' GROUP BY 1, 2",
+        "SELECT key AS a, coalesce(string_agg(substring(path from '([0-9a-f-]{36})/warranty$'), ' '), '')
+                AS b, count(*)::text AS c
+         FROM idempotency WHERE path LIKE '%/warranty' GROUP BY 1",
     )?;
-    for [key, item, times] in names {
-        if ours.contains(&item.parse()?) {
-            rule(times == "1", &|| format!("{key} came to {item} under {times} names"));
+    for [key, items, times] in names {
+        if items.split_whitespace().any(|item| item.parse().is_ok_and(|item| ours.contains(&item)))
+        {
+            rule(times == "1", &|| format!("{key} came under {times} names, to {items}"));
             let known = key.parse().is_ok_and(|key| claims.contains_key(&key));
-            rule(known, &|| format!("{key} is nobody's claim, on {item}"));
+            rule(known, &|| format!("{key} is nobody's claim, on {items}"));
         }
     }
     Ok(())

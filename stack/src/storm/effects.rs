@@ -182,6 +182,7 @@ pub(super) fn ended_for_good(
     }
     let order = &databases[Part::Order as usize];
     ended += number(order, &format!("(SELECT count(*) FROM saga WHERE {since})"))?;
-    promises.looked(Promise::Final, format!("{ended} calls and sagas"));
+    let figure = format!("{ended} calls and sagas");
+    promises.looked(Promise::Final, usize::try_from(ended)?, figure);
     Ok(())
 }

@@ -72,8 +72,6 @@ pub struct Report {
     pub paid: Vec<Uuid>,
     /// What is under way still, if something is.
     pub open: Vec<String>,
-    /// What stays in the databases, and how to tell it from anything else.
-    pub left: String,
 }
 
 /// What is said of something, and how much of it there is.
@@ -180,17 +178,27 @@ async fn rage<S: Stage>(
         facts: Facts::new(),
         paid: Vec::new(),
         open: Vec::new(),
-        left: goods.left(crowd),
     };
     report.promises.extend(std::mem::take(&mut users.broken));
-    if let Ok(calm) = calm {
-        calm?;
-        report.promises.looked(Promise::Ends, format!("{:.1} s after", took.as_secs_f64()));
-        verdict::check(&scene, &users, &mut report).await?;
+    let calm = match calm {
+        Ok(Ok(())) => Ok(()),
+        // For all that was done, something doesn't come again.
+        Ok(Err(error)) => Err(format!("{error:#}")),
+        Err(_) => Err(format!("not within {} s; then {}", HEALED.as_secs(), users.left())),
+    };
+    if let Err(how) = calm {
+        report.promises.broke(Promise::Ends, how);
+        report.open = verdict::open(&scene).unwrap_or_else(|error| vec![format!("{error:#}")]);
     } else {
-        let late = format!("not within {} s; then {}", HEALED.as_secs(), users.left());
-        report.promises.broke(Promise::Ends, late);
-        report.open = verdict::open(&scene)?;
+        // Without a repair there is nothing to come to an end after.
+        let (much, figure) = match scene.board.last_repair() {
+            Some(_) => (1, format!("{:.1} s after", took.as_secs_f64())),
+            None => (0, "nothing was broken".to_owned()),
+        };
+        report.promises.looked(Promise::Ends, much, figure);
+        if let Err(error) = verdict::check(&scene, &users, &mut report).await {
+            report.promises.broke(Promise::Works, format!("can't be looked at: {error:#}"));
+        }
     }
     report.facts.push(("calm after the last repair".to_owned(), format!("{took:.1?}")));
     for (what, when) in since {
@@ -229,6 +237,7 @@ fn prepare<S: Stage>(scene: &Scene<S>, length: Duration) -> Result<()> {
     let Scene { stage, goods, crowd, stock, .. } = scene;
     let databases = stage.databases();
     effects::forget(databases)?;
+    scene.board.leaves(goods.left(*crowd));
     goods.enrol(databases, crowd.users())?;
     for (model, count) in [&stock.sold, &stock.plenty, &stock.scarce] {
         shelve(databases, model, *count)?;

@@ -131,8 +131,8 @@ fn told_the_truth_of_the_end(
     }
     let of = |fate: &str| count.get(fate).copied().unwrap_or_default();
     let (all, bought, kept) = (of("shoppers"), of("purchases"), of("… kept"));
-    promises.looked(Promise::Bought, format!("{bought} bought, by {all} shoppers"));
-    promises.looked(Promise::Refunded, format!("{} asked for of {bought}", bought - kept));
+    promises.looked(Promise::Bought, bought, format!("{bought}, by {all} shoppers"));
+    promises.looked(Promise::Refunded, bought - kept, format!("{} of {bought}", bought - kept));
     for fate in FATES {
         facts.push((fate.to_owned(), of(fate).to_string()));
     }
@@ -161,7 +161,7 @@ fn told_the_truth_at_once<S: Stage>(
         let behind = "… tombstones, and nothing behind them".to_owned();
         facts.push((behind, tombstones.to_string()));
     }
-    promises.looked(Promise::Once, format!("{effects_in_all} effects"));
+    promises.looked(Promise::Once, effects_in_all, format!("{effects_in_all} effects"));
     let tried = rows(
         &databases[Part::Order as usize],
         &format!(
@@ -204,7 +204,8 @@ fn told_the_truth_at_once<S: Stage>(
         }
         refunded += record.never_refunded.len();
     }
-    promises.looked(Promise::RolledBack, format!("{bought} purchases, {refunded} refunds"));
+    let figure = format!("{bought} purchases, {refunded} refunds");
+    promises.looked(Promise::RolledBack, bought + refunded, figure);
     Ok(())
 }
 

@@ -3,9 +3,11 @@
 
 use std::sync::Arc;
 
+use serde_json::Value;
 use uuid::Uuid;
 
 use super::dice::Dice;
+use super::part::Part;
 use super::promises::Promise;
 use super::stage::Stage;
 use super::users::{self, Heard};
@@ -76,6 +78,7 @@ pub(super) async fn shop<S: Stage>(scene: Arc<Scene<S>>, number: u64, mut dice: 
         in_doubt: false,
     };
     buy(&scene, &mut dice, &mut heard, &mut record).await;
+    look(&scene, &mut heard, &record).await;
     if let Purchase::Bought(order) = record.purchase {
         let claims;
         (claims, record.returns) = match dice.below(5) {
@@ -95,6 +98,30 @@ pub(super) async fn shop<S: Stage>(scene: Arc<Scene<S>>, number: u64, mut dice: 
     heard.shopping = Some(record);
     scene.board.left();
     heard
+}
+
+/// Looks at their orders, once: that needs nobody but Store and Order, and has what they have bought.
+async fn look<S: Stage>(scene: &Scene<S>, heard: &mut Heard, record: &Record) {
+    let answer = shop::list(&scene.stage.store(), record.user).try_send().await;
+    heard.note(scene, "list", &answer);
+    let Ok(answer) = answer else { return };
+    let body = answer.json();
+    let fine = match (answer.status, record.purchase) {
+        (200, Purchase::Bought(order)) => body.as_array().is_some_and(|all| {
+            let bought =
+                |one: &Value| one["orderUid"] == order.to_string() && one["status"] == "PAID";
+            all.iter().any(bought)
+        }),
+        (200, _) => body.is_array(),
+        (429 | 503, _) => {
+            let others = [Part::Warehouse, Part::Warranty].map(Part::name);
+            body["dependency"].as_str().is_none_or(|blamed| !others.contains(&blamed))
+        }
+        _ => false,
+    };
+    if !fine {
+        heard.broke(Promise::Seen, format!("a list, {record:?}: {answer:?}"));
+    }
 }
 
 /// How often somebody asks before they leave without knowing: most never do.

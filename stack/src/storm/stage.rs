@@ -90,6 +90,9 @@ pub trait Stage: Send + Sync + 'static {
     /// How many there are of each service.
     fn replicas(&self) -> usize;
 
+    /// Whether RabbitMQ carries what this service does later.
+    fn is_carried(&self, part: Part) -> bool;
+
     /// What may happen to RabbitMQ, in no order: nothing where there is none.
     fn mishaps(&self) -> &[Harm];
 

@@ -2,6 +2,7 @@
 //! their books, RabbitMQ's tools. Of purchases and refunds that is in [`purchases`], of claims in
 //! [`claims`].
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use anyhow::Result;
@@ -10,6 +11,7 @@ use tokio::time::sleep;
 use super::books::Books;
 use super::part::Part;
 use super::promises::Promise;
+use super::shoppers::Purchase;
 use super::sql::{number, rows};
 use super::stage::Stage;
 use super::users::Users;
@@ -63,10 +65,9 @@ pub(super) async fn calm<S: Stage>(
         // Whoever was cut off often waits for longer until it comes again.
         until(async || {
             for (part, client) in scene.stage.processes() {
-                if part.defers() {
+                if scene.stage.is_carried(part) {
                     let health = client.get("/manage/health").try_send().await?.json();
-                    let broker = &health["components"]["broker"]["status"];
-                    if broker != "Work" && broker != "Absent" {
+                    if health["components"]["broker"]["status"] != "Work" {
                         return Ok(false);
                     }
                 }
@@ -115,16 +116,16 @@ pub(super) async fn check<S: Stage>(
     users: &Users,
     report: &mut Report,
 ) -> Result<()> {
-    let answers: u64 = scene.board.words().values().sum();
-    report.promises.looked(Promise::Contract, format!("{answers} answers"));
-    let told = users.told().len() + users.shopped().len();
-    report.promises.looked(Promise::OneWord, format!("{told} users who were told something"));
+    let words = scene.board.words();
+    let answers = words.iter().filter(|(word, _)| !word.ends_with("no answer"));
+    let answers = usize::try_from(answers.map(|(_, times)| times).sum::<u64>())?;
+    report.promises.looked(Promise::Contract, answers, format!("{answers} answers"));
+    let shoppers = users.shopped().iter().filter(|record| record.purchase != Purchase::Unknown);
+    let told = users.told().len() + shoppers.count();
+    report.promises.looked(Promise::OneWord, told, format!("{told} told something"));
     effects::ended_for_good(scene.stage.databases(), scene.since, &mut report.promises)?;
     purchases::check(scene, users.shopped(), report).await?;
     claims::check(scene, users, report).await?;
-    // Seen by both.
-    let seen = format!("{} shoppers, {} claims", users.shopped().len(), users.told().len());
-    report.promises.looked(Promise::Seen, seen);
     report.paid.extend((0..scene.crowd.claimants).map(|number| scene.goods.order(number)));
     settle(scene, report).await?;
     works::check(scene, report).await?;
@@ -133,7 +134,7 @@ pub(super) async fn check<S: Stage>(
 
 /// Exactly those orders are paid for that should be, and all that is held is held by them.
 async fn settle<S: Stage>(scene: &Scene<S>, report: &mut Report) -> Result<()> {
-    let paid = report.paid.iter().map(ToString::to_string).collect();
+    let paid: BTreeSet<_> = report.paid.iter().map(ToString::to_string).collect();
     let begin = Instant::now();
     loop {
         let books = Books::of(scene.stage.databases(), scene.goods, scene.since)?;
@@ -146,6 +147,6 @@ async fn settle<S: Stage>(scene: &Scene<S>, report: &mut Report) -> Result<()> {
             Err(_) => sleep(LOOK).await,
         }
     }
-    report.promises.looked(Promise::Books, format!("{} orders are paid for", paid.len()));
+    report.promises.looked(Promise::Books, paid.len(), format!("{} orders paid for", paid.len()));
     Ok(())
 }

@@ -4,6 +4,8 @@ use std::path::Path;
 use std::time::Duration;
 
 use backing::process::wait_until;
+use diesel::connection::SimpleConnection as _;
+use diesel::{Connection as _, PgConnection};
 use nix::sys::signal::Signal;
 use serde_json::Value;
 use service::testing::sql;
@@ -29,6 +31,19 @@ fn assert_whole(folder: &Path) {
         let service = !part["database"].is_null();
         assert!(!service || wait_until(LIMIT, || is_ready(part)), "{part}");
     }
+}
+
+/// Nothing of a drill watches what happens in the databases.
+#[track_caller]
+fn assert_forgotten(folder: &Path) {
+    let notes = "(SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'drill')";
+    for part in status(folder).values().filter_map(|part| part["database"].as_str()) {
+        assert!(wait_until(LIMIT, || sql::number(part, notes) == 0));
+    }
+}
+
+fn orders_of(folder: &Path) -> String {
+    status(folder)["order"]["database"].as_str().unwrap().to_owned()
 }
 
 /// What somebody else has.
@@ -69,14 +84,14 @@ fn drill_shows_every_promise_kept_and_leaves_the_store_and_others_data_as_they_w
     assert!(printed.contains("| store frozen"), "{printed}");
     assert_whole(path);
     assert_eq!(of_alex(path), before);
-    let notes = "(SELECT count(*) FROM information_schema.schemata WHERE schema_name = 'drill')";
-    for part in status(path).values().filter_map(|part| part["database"].as_str()) {
-        assert_eq!(sql::number(part, notes), 0);
-    }
+    assert_forgotten(path);
 
     // Ended early, it still says what it has seen.
     let mut early = Launcher::spawn(program(path).args(["drill", "--seed", SEED]));
     early.wait_for("| store frozen");
+    early.wait_until("a purchase rolled back, and something frozen", |line| {
+        line.contains("frozen") && !line.contains("rolled back 0,")
+    });
     let second = refusal(program(path).arg("drill"));
     assert!(second.contains("a drill is going on already"), "{second}");
     early.signal(Signal::SIGINT);
@@ -92,8 +107,41 @@ fn drill_shows_every_promise_kept_and_leaves_the_store_and_others_data_as_they_w
     killed.wait();
     launcher.wait_for("the drill is over");
     assert_whole(path);
+    assert_forgotten(path);
 
-    // What isn't whole is not broken further.
+    // Where nothing was broken, nothing has held.
+    let idle = run(path, &["drill", "--seconds", "1", "--seed", SEED]);
+    let printed = String::from_utf8(idle.stdout).unwrap();
+    assert_eq!(idle.status.code(), Some(1), "{printed}");
+    assert!(printed.contains("| ?    | not tried; nothing was broken"), "{printed}");
+    assert!(printed.contains("NOT every promise was tried"), "{printed}");
+
+    // Whatever it waits for, Ctrl-C is heard.
+    let mut holder = PgConnection::establish(orders_of(path).as_str()).unwrap();
+    holder.batch_execute("BEGIN; LOCK TABLE orders").unwrap();
+    let mut stuck = Launcher::spawn(program(path).args(["drill", "--seed", SEED]));
+    stuck.wait_for("   1 s  bought 0");
+    stuck.signal(Signal::SIGINT);
+    stuck.wait_for("ending early");
+    stuck.signal(Signal::SIGINT);
+    let (code, printed) = stuck.end(LIMIT);
+    assert_eq!(code.code(), Some(1), "{printed}");
+    assert!(printed.contains("left in the databases: 302 made-up users (0c00"), "{printed}");
+    drop(holder);
+    launcher.wait_for("the drill is over");
+    assert_forgotten(path);
+    assert_whole(path);
+
+    // What isn't whole is not broken further, nor mended.
+    order(path, &["freeze", "warranty"]);
+    let frozen = refusal(program(path).arg("drill"));
+    assert!(frozen.contains("warranty says nothing, as if it were frozen"), "{frozen}");
+    assert!(is_frozen(pid(&status(path)["warranty"])));
+    order(path, &["start", "warranty"]);
+    order(path, &["freeze", "postgres"]);
+    let frozen = refusal(program(path).arg("drill"));
+    assert!(frozen.contains("store is not well"), "{frozen}");
+    order(path, &["start", "postgres"]);
     order(path, &["stop", "warranty"]);
     let down = refusal(program(path).arg("drill"));
     assert!(down.contains("warranty is not running; start it with"), "{down}");
@@ -107,8 +155,10 @@ fn drill_on_a_store_of_its_own_ends_with_1_when_a_promise_is_broken() {
     let drill = ["drill", "--seconds", "8", "--seed", SEED];
     let mut broken = Launcher::spawn(program(path).args(drill));
     broken.wait_for("   1 s  bought ");
+    let second = refusal(program(path).arg("drill"));
+    assert!(second.contains("a drill is going on already"), "{second}");
     let parts = status(&own);
-    let orders = parts["order"]["database"].as_str().unwrap();
+    let orders = &orders_of(&own);
     // Those that their users know of: they have been told for a second.
     let told = "orders WHERE order_uid::text NOT LIKE '0a00%' AND user_uid::text LIKE '0c00%'
                 AND status = 'PAID' AND order_date < clock_timestamp() - interval '1 s'";

@@ -140,11 +140,16 @@ impl Launcher {
 
     /// The next line with this in it.
     pub(crate) fn wait_for(&mut self, text: &str) -> String {
+        self.wait_until(text, |line| line.contains(text))
+    }
+
+    /// The next line that is so.
+    pub(crate) fn wait_until(&mut self, text: &str, is: impl Fn(&str) -> bool) -> String {
         let end = Instant::now() + LIMIT;
         loop {
             let left = end.saturating_duration_since(Instant::now());
             match self.lines.recv_timeout(left) {
-                Ok(line) if line.contains(text) => return line,
+                Ok(line) if is(&line) => return line,
                 Ok(line) => self.seen.push(line),
                 Err(error) => panic!("no `{text}` ({error}) after: {:#?}", self.seen),
             }

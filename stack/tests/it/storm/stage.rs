@@ -64,6 +64,10 @@ impl Stage for Broken {
         self.world.processes(Part::Store).len()
     }
 
+    fn is_carried(&self, part: Part) -> bool {
+        part.defers() && self.world.has_broker()
+    }
+
     fn mishaps(&self) -> &[Harm] {
         if self.world.has_broker() { &MISHAPS } else { &[] }
     }

@@ -1,13 +1,12 @@
 //! A service is away for minutes while users read: `make loss` prints the figures.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use service::testing::until;
-use stack_load::{Kind, Lines, Shot, Tally, Told, open_loop, percentile};
+use stack_load::{Hit, Kind, Lines, Shot, Tally, Told, open_loop, percentile};
 
 use crate::load::mix;
 use crate::outage::Away;
-use crate::world::{Part, RECOVERY, World};
+use crate::world::{Part, World};
 
 /// Promises.
 const SLOWER: f64 = 1.3;
@@ -56,9 +55,8 @@ async fn reads_go_on_without(part: Part, away: Away) {
     let before = Tally::of(&reads(time).await, time);
     eprintln!("{part:?}, healthy: {before}");
 
-    // It is lost, and comes back, among reads; not between them.
     let time = duration();
-    let (hits, _) = tokio::join!(reads(time), away.begin(&world, part));
+    let (hits, ()) = tokio::join!(reads(time), away.begin(&world, part));
     let healed = away.end(&world, part).await;
     world.works_again(healed).await;
     eprintln!("{part:?}, {away:?}: everything works {:.1?} after it is back", healed.elapsed());
@@ -70,11 +68,12 @@ async fn reads_go_on_without(part: Part, away: Away) {
     let ratio = p99(&times) / p99(&before.served);
     eprintln!("{part:?}, {away:?}: p99 {ratio:.2} times the healthy one");
 
-    let answered = |hit: &&stack_load::Hit| matches!(hit.answer, Told::Good | Told::Degraded);
+    let answered = |hit: &&Hit| matches!(hit.answer, Told::Good | Told::Degraded);
     let lost = hits.len() - hits.iter().filter(answered).count();
     assert_eq!(lost, 0, "of {} reads: {without}", hits.len());
+    // Lists are of users who have bought nothing: for these nobody is asked.
     let degraded = hits.iter().filter(|hit| hit.answer == Told::Degraded).count();
-    assert!(degraded * 10 >= hits.len() * 9, "{part:?} was there: {without}");
+    assert!(degraded * 2 >= hits.len(), "{part:?} was there: {without}");
     assert!(ratio <= SLOWER, "{ratio:.2}");
     world.settles().await;
 }

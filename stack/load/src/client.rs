@@ -97,9 +97,15 @@ impl Lines {
         self.idle.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
+    /// One that its server hasn't closed, as it does with those that rest for long.
+    fn kept(&self) -> Option<Line> {
+        let mut idle = self.idle();
+        std::iter::from_fn(|| idle.pop()).find(Line::is_alive)
+    }
+
     /// Sends it, and says what came of it.
     pub async fn fire(&self, shot: Shot) -> Hit {
-        let kept = self.idle().pop();
+        let kept = self.kept();
         let mut at = Instant::now();
         let answer = timeout(self.patience, async {
             let mut line = match kept {
@@ -130,6 +136,11 @@ impl Line {
         let stream = TcpStream::connect(authority).await?;
         stream.set_nodelay(true)?;
         Ok(Self { stream, buffer: Vec::with_capacity(4096), open: true })
+    }
+
+    fn is_alive(&self) -> bool {
+        let nothing = self.stream.try_read(&mut [0]);
+        nothing.is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
     }
 
     async fn exchange(&mut self, request: &[u8]) -> io::Result<Told> {
@@ -172,5 +183,36 @@ fn told(bytes: &[u8]) -> Told {
         200..=299 => Told::Good,
         503 if has(bytes, b"\"overloaded\"") && has(bytes, b"\r\nretry-after: ") => Told::Shed,
         status => Told::Other(status),
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "a test that can't go on fails where it is")]
+mod tests {
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_connection_that_its_server_has_closed_is_not_used_again() {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let lines = Lines::to(&format!("http://{}", listener.local_addr().unwrap()));
+        let server = tokio::spawn(async move {
+            for _ in 0..2 {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                let mut head = [0; 64];
+                assert!(stream.read(&mut head).await.unwrap() > 0);
+                stream.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.unwrap();
+            }
+        });
+        assert_eq!(lines.fire(Shot::get("/")).await.answer, Told::Good);
+        loop {
+            let kept = lines.kept();
+            let Some(kept) = kept else { break };
+            lines.idle().push(kept);
+            tokio::task::yield_now().await;
+        }
+        assert_eq!(lines.fire(Shot::get("/")).await.answer, Told::Good);
+        server.await.unwrap();
     }
 }

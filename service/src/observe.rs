@@ -27,8 +27,9 @@ pub struct Caller {
 }
 
 impl Caller {
-    /// Takes over what the caller sent, where that is usable, and mints the rest.
-    pub(crate) fn of(headers: &HeaderMap) -> Self {
+    /// Takes over what the caller sent, where that is usable, and mints the rest: a trace that is `sampled`
+    /// or isn't.
+    pub(crate) fn of(headers: &HeaderMap, sampled: bool) -> Self {
         let request_id = headers
             .get(REQUEST_ID)
             .filter(|id| is_visible(id, 128))
@@ -36,7 +37,8 @@ impl Caller {
             .unwrap_or_else(|| minted(&Uuid::new_v4().to_string()));
         let traceparent = traceparent(headers).cloned().unwrap_or_else(|| {
             let span = Uuid::new_v4().simple().to_string();
-            minted(&format!("00-{}-{}-01", Uuid::new_v4().simple(), &span[..16]))
+            let flags = u8::from(sampled);
+            minted(&format!("00-{}-{}-{flags:02x}", Uuid::new_v4().simple(), &span[..16]))
         });
         Self { request_id, traceparent, deadline: None }
     }
@@ -166,7 +168,7 @@ mod tests {
     fn caller(name: HeaderName, value: &str) -> Caller {
         let mut headers = HeaderMap::new();
         headers.insert(name, HeaderValue::from_bytes(value.as_bytes()).unwrap());
-        Caller::of(&headers)
+        Caller::of(&headers, true)
     }
 
     #[test]

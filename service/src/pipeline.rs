@@ -33,7 +33,7 @@ use crate::input::Compensate;
 use crate::lifecycle::Lifecycle;
 use crate::observe::{Caller, REQUEST_ID, TRACEPARENT};
 use crate::server::{Reserved, Turn};
-use crate::telemetry::{self, UNTRACED};
+use crate::telemetry;
 use crate::traffic::Traffic;
 
 /// The largest body that is accepted, in bytes.
@@ -111,12 +111,13 @@ fn trim_trailing_slash(uri: &mut Uri) {
 async fn observe(State(shell): State<Arc<Shell>>, mut request: Request, next: Next) -> Response {
     let start = Instant::now();
     let _running = shell.lifecycle.request();
-    let caller = Caller::of(request.headers());
+    let sampled = telemetry::traces::samples(request.headers());
+    let caller = Caller::of(request.headers(), sampled);
     let method = request.method().clone();
     let path = request.uri().path().to_owned();
     let route = request.extensions().get::<MatchedPath>().cloned();
     let route = route.as_ref().map(MatchedPath::as_str);
-    let span = span(shell.name, &caller, (&method, &path, route));
+    let span = span((shell.name, sampled), &caller, (&method, &path, route));
     let caller = caller.within(telemetry::traces::join(&span, request.headers()));
     telemetry::logs::identify(&span, caller.shown());
     request.extensions_mut().insert(caller.clone());
@@ -161,15 +162,16 @@ async fn observe(State(shell): State<Arc<Shell>>, mut request: Request, next: Ne
     Response::from_parts(parts, body)
 }
 
-/// By OpenTelemetry's conventions for HTTP servers. Those of probes are in the log alone.
+/// By OpenTelemetry's conventions for HTTP servers. Those of probes, and of what isn't `sampled`, are in the
+/// log alone.
 fn span(
-    service: &'static str,
+    (service, sampled): (&'static str, bool),
     caller: &Caller,
     (method, path, route): (&Method, &str, Option<&str>),
 ) -> Span {
     let id = caller.request_id().to_str().unwrap_or_default();
-    if is_plumbing(path) {
-        return tracing::info_span!(target: UNTRACED, "request", service, id);
+    if !sampled || is_plumbing(path) {
+        return tracing::info_span!("request", service, id);
     }
     let method = telemetry::known(method);
     let gap = if route.is_some() { " " } else { "" };

@@ -105,18 +105,23 @@ impl Shared {
         carried.instrument(span).await
     }
 
-    /// By OpenTelemetry's conventions for whoever processes a message.
+    /// By OpenTelemetry's conventions for whoever processes a message; the first attempt is a part of what
+    /// its request does.
     fn span(&self, kind: &Kind, row: &Row, first: bool) -> Span {
         let (id, kind, attempt) = (row.id, kind.name, row.attempts);
+        if first {
+            let name = format_args!("process {kind}");
+            return tracing::info_span!("deferred", kind, %id, attempt, otel.name = %name);
+        }
         let span = tracing::info_span!(
             "deferred",
             kind,
             %id,
             attempt,
             otel.name = %format_args!("process {kind}"),
-            otel.kind = if first { "internal" } else { "consumer" },
+            otel.kind = "consumer",
         );
-        if let (false, Some(told)) = (first, self.on_attempt) {
+        if let Some(told) = self.on_attempt {
             // What can't be read is said to be so where the call is made.
             told(&span, &serde_json::from_str(&row.context).unwrap_or_default());
         }

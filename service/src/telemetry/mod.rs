@@ -18,10 +18,6 @@ use logs::{Identified, Readable};
 pub(crate) use metrics::{fold, known, metrics, publish, request};
 pub use traces::Traces;
 
-/// Spans with this target are in the log alone: of what is asked every few seconds for as long as a
-/// service lives.
-pub(crate) const UNTRACED: &str = "untraced";
-
 /// The target of the lines that say what requests were answered.
 const ANSWERED: &str = "service::pipeline";
 

@@ -28,14 +28,22 @@ use tracing_subscriber::layer;
 use tracing_subscriber::registry::LookupSpan;
 use uuid::Uuid;
 
-use super::{ANSWERED, UNTRACED};
+use super::ANSWERED;
 use crate::observe::{TRACEPARENT, traceparent};
 
 /// Longest that an end waits for what is still to be sent.
 const LAST_WORDS: Duration = Duration::from_secs(2);
 
+/// Of the traces that no caller has decided on, one in so many, unless the environment says otherwise: as
+/// many as Spring Boot sends (<https://docs.spring.io/spring-boot/reference/actuator/tracing.html>).
+const ONE_IN: u128 = 10;
+
 /// Whether there are any: else nothing of this costs more than a look at it.
 static ON: AtomicBool = AtomicBool::new(false);
+
+/// Whether it is decided here which requests are in one, and not by the sampler of the environment. What
+/// a span costs is spent before a sampler is asked: one that nobody wants is better not there.
+static SAMPLING: AtomicBool = AtomicBool::new(false);
 
 /// The spans of this process, where they are sent anywhere.
 #[derive(Debug)]
@@ -62,6 +70,7 @@ impl Traces {
             .with_resource(resource.build())
             .with_batch_exporter(exporter)
             .build();
+        SAMPLING.store(given("OTEL_TRACES_SAMPLER").is_empty(), Ordering::Relaxed);
         ON.store(true, Ordering::Relaxed);
         Ok(Self(Some(provider)))
     }
@@ -76,8 +85,7 @@ impl Traces {
         let wanted = Targets::new()
             .with_default(Level::WARN)
             .with_targets([service, "service", "resilience"].map(|ours| (ours, Level::DEBUG)))
-            .with_target("opentelemetry", tracing::level_filters::LevelFilter::OFF)
-            .with_target(UNTRACED, tracing::level_filters::LevelFilter::OFF);
+            .with_target("opentelemetry", tracing::level_filters::LevelFilter::OFF);
         let spans = tracing_opentelemetry::layer()
             .with_tracer(tracer)
             .with_location(false)
@@ -92,13 +100,13 @@ impl Traces {
             .with_error_fields_to_exceptions(false);
         // That a request was answered, its span says as well as the line.
         let told = filter_fn(|what| what.is_span() || what.target() != ANSWERED);
-        // A piece of work for something that is in no trace begins none: health asks the database every
-        // few seconds, and so does whoever looks for deferred calls.
+        // What is done for something that is in no trace begins none: health asks the database every few
+        // seconds, and so does whoever looks for deferred calls.
         let within = DynFilterFn::new(|what, around: &layer::Context<'_, S>| {
-            !is_detail(what) || around.lookup_current().is_some()
+            !is_part(what) || around.lookup_current().is_some()
         });
         let within = within.with_callsite_filter(|what| {
-            if is_detail(what) { Interest::sometimes() } else { Interest::always() }
+            if is_part(what) { Interest::sometimes() } else { Interest::always() }
         });
         Some(spans.with_filter(wanted.and(told).and(within)))
     }
@@ -113,8 +121,10 @@ impl Traces {
     }
 }
 
-fn is_detail(what: &Metadata<'_>) -> bool {
-    what.is_span() && *what.level() > Level::INFO
+/// Whether it is a span that begins no trace. Those that do are requests, and attempts at deferred calls.
+fn is_part(what: &Metadata<'_>) -> bool {
+    let begins = *what.level() <= Level::INFO && what.fields().field("otel.kind").is_some();
+    what.is_span() && !begins
 }
 
 fn given(variable: &str) -> String {
@@ -133,6 +143,17 @@ fn is_wanted() -> bool {
 fn is_named() -> bool {
     !given("OTEL_SERVICE_NAME").is_empty()
         || given("OTEL_RESOURCE_ATTRIBUTES").contains("service.name=")
+}
+
+/// Whether a request is in a trace, as far as that is decided here: by its caller, or else by chance.
+pub(crate) fn samples(headers: &HeaderMap) -> bool {
+    if !SAMPLING.load(Ordering::Relaxed) {
+        return true;
+    }
+    match traceparent(headers).and_then(|named| read(named.to_str().ok()?)) {
+        Some(parent) => parent.is_sampled(),
+        None => Uuid::new_v4().as_u128().is_multiple_of(ONE_IN),
+    }
 }
 
 /// A request's span goes on with the trace that its caller names. The `traceparent` of the span, which

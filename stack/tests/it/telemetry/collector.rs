@@ -49,7 +49,7 @@ struct Taken {
 
 /// Listens until the test ends.
 pub(crate) struct Collector {
-    url: String,
+    pub(super) url: String,
     taken: Arc<Mutex<Taken>>,
 }
 
@@ -97,8 +97,11 @@ impl Collector {
     }
 }
 
+/// With each trace sent there, soon.
 pub(super) fn traced(plan: Plan, url: &str) -> Plan {
-    plan.variable("OTEL_EXPORTER_OTLP_ENDPOINT", url).variable("OTEL_BSP_SCHEDULE_DELAY", "100")
+    plan.variable("OTEL_EXPORTER_OTLP_ENDPOINT", url)
+        .variable("OTEL_TRACES_SAMPLER", "parentbased_always_on")
+        .variable("OTEL_BSP_SCHEDULE_DELAY", "100")
 }
 
 async fn take(State(taken): State<Arc<Mutex<Taken>>>, body: Bytes) -> Vec<u8> {

@@ -1,5 +1,6 @@
 //! Spans, from hop to hop, into what is done later, and while nobody takes them.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use resilience::testkit::crash;
@@ -254,6 +255,33 @@ async fn what_a_crash_left_is_taken_back_in_the_trace_of_the_request_that_began_
     let way = way.await;
     let [.., undo, call, _] = &way[..] else { panic!("{way:#?}") };
     assert_eq!([undo, call], ["order internal undo", "order client DELETE"]);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn of_traces_that_no_caller_has_decided_on_one_in_ten_is_sent() {
+    const ASKED: usize = 400;
+    let collector = Collector::start().await;
+    let plan = World::plan().variable("OTEL_EXPORTER_OTLP_ENDPOINT", &collector.url);
+    let world = plan.start().await;
+    let bought = world.buy().send().await;
+    let mut told = vec![bought.header("traceparent").unwrap().to_owned()];
+    let order = bought.bought();
+    for _ in 0..ASKED {
+        let answer = world.get(order).send().await;
+        told.push(answer.header("traceparent").unwrap().to_owned());
+    }
+    let (sampled, others): (Vec<_>, Vec<_>) = told.iter().partition(|told| told.ends_with("-01"));
+    assert!(others.iter().all(|told| told.ends_with("-00")), "{others:?}");
+    // Six times what chance makes of 40, to either side.
+    assert!((4..=76).contains(&sampled.len()), "{} of {ASKED}", sampled.len());
+    let trace = "9af7651916cd43dd8448eb211c80319c";
+    within(world.get(order), trace).send().await;
+    let is_sent = |trace: &Trace| trace.find("warranty", "server", "GET").map(drop);
+    collector.until(trace, "a caller's is sent, whatever chance says", is_sent).await;
+    let mut sent: BTreeSet<_> = collector.all().into_iter().map(|span| span.trace).collect();
+    assert!(sent.remove(trace));
+    let sampled: BTreeSet<_> = sampled.iter().map(|told| told[3..35].to_owned()).collect();
+    assert!(sent.is_subset(&sampled), "{sent:?} beside {sampled:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -414,10 +414,10 @@ mod tests {
     use crate::tombstone;
     use backing::postgres::testing::TestDatabase;
 
-    fn connected(database: &TestDatabase, timeout: u32) -> Db {
-        let timeout = timeout.to_string();
-        let variables = [("DATABASE_URL", database.url()), ("DB_TIMEOUT_MS", &timeout)];
-        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    /// With these variables besides.
+    pub(super) fn connected(database: &TestDatabase, variables: &[(&str, &str)]) -> Db {
+        let all = [&[("DATABASE_URL", database.url())], variables].concat();
+        let owned = all.into_iter().map(|(name, value)| (name.to_owned(), value.to_owned()));
         let mut reader = Reader::from_variables(owned).unwrap();
         Db::new(
             &BaseConfig::read(&mut reader, "thing", 0, crate::access::Callers::Services).unwrap(),
@@ -436,7 +436,7 @@ mod tests {
         use diesel::{RunQueryDsl as _, sql_query};
 
         let database = TestDatabase::new("plan", |_| Ok::<(), String>(()));
-        let db = connected(&database, 20_000);
+        let db = connected(&database, &[("DB_TIMEOUT_MS", "20000")]);
         let plan = db.run(|conn| {
             conn.batch_execute("CREATE TABLE things (id bigint PRIMARY KEY)")?;
             conn.batch_execute("VACUUM ANALYZE things")?;
@@ -456,7 +456,7 @@ mod tests {
     #[tokio::test(flavor = "multi_thread")]
     async fn a_holder_that_falls_silent_gives_its_locks_back() {
         let database = TestDatabase::new("silent", |_| Ok::<(), String>(()));
-        let (frozen, other) = (connected(&database, 1000), connected(&database, 1000));
+        let [frozen, other] = [(); 2].map(|()| connected(&database, &[("DB_TIMEOUT_MS", "1000")]));
         let id = uuid::Uuid::new_v4();
         let (locked, is_locked) = channel();
         let (thaw, thawed) = channel::<()>();

@@ -54,18 +54,12 @@ mod tests {
 
     use backing::postgres::testing::TestDatabase;
 
+    use super::super::tests::connected;
     use super::*;
-    use crate::config::{BaseConfig, Reader};
     use crate::failure::code;
 
     fn db(database: &TestDatabase) -> Db {
-        let variables =
-            [("DATABASE_URL", database.url()), ("DB_POOL_SIZE", "4"), ("DB_TIMEOUT_MS", "2000")];
-        let owned = variables.map(|(name, value)| (name.to_owned(), value.to_owned()));
-        let mut reader = Reader::from_variables(owned).unwrap();
-        Db::new(
-            &BaseConfig::read(&mut reader, "thing", 0, crate::access::Callers::Services).unwrap(),
-        )
+        connected(database, &[("DB_POOL_SIZE", "4"), ("DB_TIMEOUT_MS", "2000")])
     }
 
     #[tokio::test(flavor = "multi_thread")]

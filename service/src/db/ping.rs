@@ -82,18 +82,14 @@ mod tests {
     use backing::postgres::testing::TestDatabase;
     use futures_util::future::join_all;
 
-    use super::super::Db;
-    use crate::access::Callers;
-    use crate::config::{BaseConfig, Reader};
+    use super::super::tests::connected;
 
     /// Anybody may ask for health, at any rate: that must neither turn it red nor be the database's load.
     #[tokio::test(flavor = "multi_thread")]
     async fn however_many_ask_at_a_time_all_are_told_and_the_database_is_asked_now_and_then() {
         const MANY: u32 = 5000;
         let database = TestDatabase::new("asked", |_| Ok::<(), String>(()));
-        let variables = [("DATABASE_URL".to_owned(), database.url().to_owned())];
-        let mut reader = Reader::from_variables(variables).unwrap();
-        let db = Db::new(&BaseConfig::read(&mut reader, "thing", 0, Callers::Services).unwrap());
+        let db = connected(&database, &[]);
         let limit = Duration::from_secs(1);
         assert!(db.ping(limit).await);
         let before = db.statements();

@@ -1,5 +1,6 @@
 //! Whatever a saga's code does, and however many there are of it: no saga is lost, or half done.
 
+use std::convert::Infallible;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
@@ -8,7 +9,9 @@ use diesel::connection::SimpleConnection as _;
 use diesel::prelude::*;
 use futures_util::FutureExt as _;
 use resilience::deferred::{Attempt, Deferred, HandlerError};
-use resilience::saga::{Action, Failure, Local, Outcome, Run, Stage, Started, Step, Steps, Stop};
+use resilience::saga::{
+    Action, Failure, Local, Outcome, Run, Stage, Start, Started, Step, Steps, Stop,
+};
 use uuid::Uuid;
 
 use super::free::{Free, Notes, Take, begin, none, office, take};
@@ -165,6 +168,37 @@ async fn a_failure_that_was_swallowed_in_the_commit_is_told() {
     let told = format!("{begun:?}");
     assert!(told.contains("aborted") || told.contains("zero"), "{told}");
     office.stop().await;
+}
+
+/// PostgreSQL would answer COMMIT with a rollback, which is no error: steps would be taken of a saga that
+/// nobody has written down.
+#[tokio::test]
+async fn a_failure_that_was_swallowed_in_the_beginning_begins_nothing() {
+    for steps_first in [true, false] {
+        let world = World::new();
+        let notes = Notes::default();
+        let steps = Take(notes.clone());
+        let office = office(world.pool.clone(), &notes, brief(), take, move |run| {
+            let steps = steps.clone();
+            async move {
+                if steps_first {
+                    run.step(&steps, 1).await?;
+                }
+                run.commit(|_| Ok::<_, Local>(0)).await
+            }
+            .boxed()
+        });
+        let start = Start::<Free>::new(Uuid::new_v4(), &()).unwrap();
+        let begun = office.sagas.run::<_, Infallible>(start, None, |conn| {
+            let _ = diesel::sql_query("SELECT 1 / 0").execute(conn);
+            Ok(())
+        });
+        let told = begun.await.map(|_| ()).expect_err("it is told").to_string();
+        assert!(told.contains("database"), "{told}");
+        assert_eq!(world.number("SELECT count(*) AS number FROM saga"), 0);
+        assert!(notes.of("take").is_empty(), "{told}");
+        office.stop().await;
+    }
 }
 
 /// The database's own defaults are somebody else's.
